@@ -1,0 +1,417 @@
+/* attograd, the autograd floor: what has a gradient.
+ *
+ *   1  variables: making them, looking into them
+ *   2  backward: gradients, of any order
+ *   3  the operations
+ *   4  an operation of your own
+ *   5  gradient checks
+ *   6  looking at the tape
+ *
+ * Conventions of section 3. Shapes are row-major; ".." stands for any number
+ * of leading axes. Floats mean AG_F32 or AG_F64; the operands of an operation
+ * have one dtype (ag_cast converts). "Broadcast" is NumPy's: aligned at the
+ * last axis, sizes equal or 1, and the gradient of a broadcast operand has
+ * that operand's own shape. Negative axes count from the end. dy is the
+ * gradient of the result, dx that of the operand. Every operation can give
+ *   AG_ERR_ARGUMENT  a NULL or poisoned variable, variables of two contexts
+ *   AG_ERR_STATE     a variable of a step that was reset
+ *   AG_ERR_DTYPE     a dtype the operation does not take, or two that differ
+ *   AG_ERR_MEMORY    memory ran out
+ * and what else is named beside it. After an error it returns a poisoned
+ * variable.
+ */
+#ifndef AG_AUTOGRAD_H
+#define AG_AUTOGRAD_H
+
+#include "../tensor/tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- 1  Variables ------------------------------------------------------ */
+
+/* A tensor with a story: its value, the operation that made it, its gradient.
+ * This is a handle, passed by value. A variable of a step (all but parameters)
+ * lives until ag_tape_reset; a handle from before is recognised and refused.
+ * (Generations are counted in 32 bits: a handle kept through exactly 2^32
+ * resets would be taken for a new one.) */
+typedef struct ag_var {
+    ag_context *context;
+    uint32_t index;
+    uint32_t generation;
+} ag_var;
+
+/* The absent variable, for optional arguments. */
+#ifdef __cplusplus
+#define AG_NONE (ag_var())
+#else
+#define AG_NONE ((ag_var){ NULL, 0, 0 })
+#endif
+AG_API bool ag_is_none(ag_var v);
+
+/* True if v stands for a value: not absent, not poisoned, not of a past step. */
+AG_API bool ag_is_valid(ag_var v);
+
+/* New variables of this step, without a gradient of their own. dtype is the
+ * context's unless it is named. */
+AG_API ag_var ag_zeros(ag_context *context, ag_shape shape);
+AG_API ag_var ag_full(ag_context *context, ag_shape shape, double value);
+AG_API ag_var ag_scalar(ag_context *context, double value); /* rank 0 */
+AG_API ag_var ag_uniform(ag_context *context, ag_random *random, ag_shape shape, double low,
+                         double high);
+AG_API ag_var ag_normal(ag_context *context, ag_random *random, ag_shape shape);
+AG_API ag_var ag_arange(ag_context *context, int64_t end); /* i64: 0 .. end - 1 */
+
+/* From doubles in row-major order, converted to the context's dtype:
+ * ag_constant(ctx, AG_SHAPE(2, 2), (double[]){ 1, 2, 3, 4 }). */
+AG_API ag_var ag_constant(ag_context *context, ag_shape shape, const double *values);
+
+/* From integers in row-major order, as AG_I64: indices and labels. */
+AG_API ag_var ag_indices(ag_context *context, ag_shape shape, const int64_t *values);
+
+/* A copy of any tensor; its dtype is kept. */
+AG_API ag_var ag_from_tensor(ag_context *context, const ag_tensor *tensor);
+
+/* Asks for the gradient of a leaf (a variable that no operation made).
+ * Returns it. AG_ERR_STATE for the result of an operation, AG_ERR_DTYPE for i64. */
+AG_API ag_var ag_require_gradient(ag_var leaf);
+
+/* A variable that stays until the context ends and asks for its gradient:
+ * what learns. Zeros. dtype AG_DEFAULT_DTYPE is the context's. name is copied
+ * and may be NULL. (A layer makes its parameters through ag_params instead,
+ * so that optimisers find them.) */
+AG_API ag_var ag_parameter(ag_context *context, const char *name, ag_dtype dtype, ag_shape shape);
+
+/* The value, or NULL (with the error recorded) if there is none. Its memory
+ * goes when the variable goes. */
+AG_API const ag_tensor *ag_value(ag_var v);
+
+/* The value of a leaf, to be written to. This counts as a change: a backward
+ * through anything computed from the old value is refused (AG_ERR_STATE). */
+AG_API ag_tensor *ag_value_mutable(ag_var leaf);
+
+/* Writes values, in row-major order, into a leaf. */
+AG_API bool ag_assign(ag_var leaf, const double *values);
+
+/* The gradient, or NULL where none was computed; that is not zero. */
+AG_API const ag_tensor *ag_gradient(ag_var v);
+
+/* A single number; NaN (and AG_ERR_SHAPE) if v does not have one element. */
+AG_API double ag_item(ag_var v);
+
+AG_API ag_shape ag_shape_of(ag_var v); /* rank -1 if v is not valid */
+AG_API ag_dtype ag_dtype_of(ag_var v);
+AG_API bool ag_requires_gradient(ag_var v);
+AG_API const char *ag_name(ag_var v); /* "" without a name */
+
+/* Names a variable, for messages and pictures. The text is copied. Returns v. */
+AG_API ag_var ag_set_name(ag_var v, const char *name);
+
+/* "attn.w_q [16,8]" into text, which is returned: how messages call v. */
+AG_API char *ag_describe(ag_var v, char *text, size_t size);
+
+/* Prints name, shape and numbers. */
+AG_API void ag_print(ag_var v, FILE *file);
+
+/* ---- 2  Backward ------------------------------------------------------- */
+
+/* Forgets this step: every variable but the parameters, and the tape. */
+AG_API void ag_tape_reset(ag_context *context);
+
+/* Adds d loss / d v to the gradient of each parameter and leaf that asks for
+ * one, and of each variable named to ag_retain_gradient. loss has one element.
+ * On error nothing has changed.
+ * AG_ERR_SHAPE: loss has several elements (see ag_backward_from).
+ * AG_ERR_STATE: backward from this loss was already run; a value that is
+ * needed was changed since; loss depends on nothing that asks for a gradient. */
+AG_API bool ag_backward(ag_var loss);
+
+/* The same for a result of any shape and the gradient that arrives there (its
+ * cotangent, of the same shape, left unchanged): adds cotangent^T d y / d v. */
+AG_API bool ag_backward_from(ag_var y, ag_var cotangent);
+
+/* Keep the gradient of an operation's result in the backwards to come. Returns v. */
+AG_API ag_var ag_retain_gradient(ag_var v);
+
+/* Makes the gradient absent. */
+AG_API void ag_clear_gradient(ag_var v);
+
+enum { AG_CREATE_GRAPH = 1 };
+
+/* gradients[i] = d y / d inputs[i] as new variables, zeros where y does not
+ * depend on inputs[i]; nothing is accumulated, and it may be called again. y
+ * has one element. With AG_CREATE_GRAPH the gradients are themselves recorded
+ * and can be differentiated: that is what second order needs. */
+AG_API bool ag_grad(ag_var y, const ag_var *inputs, int n, ag_var *gradients, unsigned flags);
+
+/* The same from a cotangent of y's shape. */
+AG_API bool ag_grad_from(ag_var y, ag_var cotangent, const ag_var *inputs, int n, ag_var *gradients,
+                         unsigned flags);
+
+/* Between these two, operations compute but are not recorded. They nest. */
+AG_API void ag_no_grad_begin(ag_context *context);
+AG_API void ag_no_grad_end(ag_context *context);
+
+/* The same value as a constant: no gradient flows through. Copies nothing. */
+AG_API ag_var ag_detach(ag_var x);
+
+/* ---- 3  The operations ------------------------------------------------- */
+
+/* Two operands, with broadcasting. AG_ERR_SHAPE if they do not fit. */
+AG_API ag_var ag_add(ag_var a, ag_var b);
+AG_API ag_var ag_sub(ag_var a, ag_var b);
+AG_API ag_var ag_mul(ag_var a, ag_var b);
+AG_API ag_var ag_div(ag_var a, ag_var b);
+AG_API ag_var ag_maximum(ag_var a, ag_var b); /* where equal, each gets dy / 2 */
+AG_API ag_var ag_minimum(ag_var a, ag_var b); /* likewise */
+
+/* With a number. */
+AG_API ag_var ag_scale(ag_var x, double factor);  /* factor x */
+AG_API ag_var ag_shift(ag_var x, double summand); /* x + summand */
+AG_API ag_var ag_pow(ag_var x, double exponent);  /* dx = dy exponent x^(exponent - 1) */
+
+/* One operand, element by element. Where a derivative does not exist, the
+ * one used is named. Outside of a function's domain the result is NaN or
+ * infinite, as in C. */
+AG_API ag_var ag_neg(ag_var x);
+AG_API ag_var ag_square(ag_var x);
+AG_API ag_var ag_sqrt(ag_var x);
+AG_API ag_var ag_rsqrt(ag_var x);      /* 1 / sqrt x */
+AG_API ag_var ag_reciprocal(ag_var x); /* 1 / x */
+AG_API ag_var ag_exp(ag_var x);
+AG_API ag_var ag_log(ag_var x);
+AG_API ag_var ag_sin(ag_var x);
+AG_API ag_var ag_cos(ag_var x);
+AG_API ag_var ag_tanh(ag_var x);
+AG_API ag_var ag_erf(ag_var x);
+AG_API ag_var ag_sigmoid(ag_var x);   /* 1 / (1 + exp -x), without overflow */
+AG_API ag_var ag_softplus(ag_var x);  /* log(1 + exp x), without overflow */
+AG_API ag_var ag_relu(ag_var x);      /* max(x, 0); derivative 0 at 0 */
+AG_API ag_var ag_gelu(ag_var x);      /* x (1 + erf(x / sqrt 2)) / 2 */
+AG_API ag_var ag_gelu_tanh(ag_var x); /* x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2 */
+AG_API ag_var ag_silu(ag_var x);      /* x sigmoid x */
+AG_API ag_var ag_abs(ag_var x);       /* derivative 0 at 0 */
+AG_API ag_var ag_sign(ag_var x);      /* -1, 0 or 1; no gradient */
+
+/* 1 where it is so, else 0, in the operands' dtype; no gradient. i64 too. */
+AG_API ag_var ag_equal(ag_var a, ag_var b);
+AG_API ag_var ag_greater(ag_var a, ag_var b);
+
+/* condition ? a : b, all three broadcast. condition is of any dtype, true
+ * where not 0, and gets no gradient. */
+AG_API ag_var ag_where(ag_var condition, ag_var a, ag_var b);
+
+/* value where mask (broadcast to x, any dtype) is not 0, else x. */
+AG_API ag_var ag_masked_fill(ag_var x, ag_var mask, double value);
+
+/* To another float dtype, with gradient, or to or from i64, without. */
+AG_API ag_var ag_cast(ag_var x, ag_dtype dtype);
+
+/* Reductions over one axis, or over all with AG_ALL. The axis disappears, or
+ * stays with size 1 under AG_KEEP_DIM. The .._over forms take n axes.
+ * AG_ERR_INDEX: no such axis, or one named twice. AG_ERR_SHAPE: maximum over
+ * no elements. An empty sum is 0, mean NaN, logsumexp -inf. */
+#define AG_ALL (-1000)
+enum { AG_KEEP_DIM = 1 };
+AG_API ag_var ag_sum(ag_var x, int axis, unsigned flags);
+AG_API ag_var ag_mean(ag_var x, int axis, unsigned flags);
+AG_API ag_var ag_max(ag_var x, int axis, unsigned flags);       /* equal winners share dy evenly */
+AG_API ag_var ag_logsumexp(ag_var x, int axis, unsigned flags); /* log sum exp x; -inf of -infs */
+AG_API ag_var ag_sum_over(ag_var x, const int *axes, int n, unsigned flags);
+AG_API ag_var ag_mean_over(ag_var x, const int *axes, int n, unsigned flags);
+AG_API ag_var ag_max_over(ag_var x, const int *axes, int n, unsigned flags);
+AG_API ag_var ag_logsumexp_over(ag_var x, const int *axes, int n, unsigned flags);
+
+/* The index of the first maximum along an axis, as i64; no gradient. */
+AG_API ag_var ag_argmax(ag_var x, int axis);
+
+/* y_i = x_0 + .. + x_i along an axis. */
+AG_API ag_var ag_cumsum(ag_var x, int axis);
+
+/* [.., m, k] x [.., k, n] -> [.., m, n], the leading axes broadcast:
+ * c_ij = sum_p a_ip b_pj; da = dc b^T, db = a^T dc.
+ * AG_ERR_SHAPE: rank below 2, inner sizes differ, leading axes do not fit. */
+AG_API ag_var ag_matmul(ag_var a, ag_var b);
+
+/* sum of a_i b_i over all elements of two variables of one shape; rank 0. */
+AG_API ag_var ag_dot(ag_var a, ag_var b);
+
+/* [m] and [n] -> [m, n]: a_i b_j. */
+AG_API ag_var ag_outer(ag_var a, ag_var b);
+
+/* Shapes. Views where the strides allow it; see tensor.h for each. */
+AG_API ag_var ag_permute(ag_var x, const int *order, int n);
+AG_API ag_var ag_transpose(ag_var x, int axis_a, int axis_b);
+AG_API ag_var ag_reshape(ag_var x, ag_shape shape); /* one size may be -1 */
+AG_API ag_var ag_slice(ag_var x, int axis, int64_t start, int64_t stop, int64_t step);
+AG_API ag_var ag_flip(ag_var x, int axis);
+AG_API ag_var ag_broadcast_to(ag_var x, ag_shape shape);
+AG_API ag_var ag_squeeze(ag_var x, int axis);   /* removes an axis of size 1 */
+AG_API ag_var ag_unsqueeze(ag_var x, int axis); /* a new axis of size 1 before axis */
+AG_API ag_var ag_contiguous(ag_var x);          /* x itself, or a row-major copy */
+
+/* The sum over the axes along which shape would be broadcast to x: the
+ * opposite of ag_broadcast_to. */
+AG_API ag_var ag_sum_to(ag_var x, ag_shape shape);
+
+/* Joins n variables along an axis; their other sizes are equal. n >= 1. */
+AG_API ag_var ag_concat(const ag_var *x, int n, int axis);
+AG_API ag_var ag_stack(const ag_var *x, int n, int axis); /* along a new axis */
+
+/* Rows of table [v, ..] at indices (i64, any shape): [indices.., ..], an
+ * embedding lookup. AG_ERR_INDEX for an index outside 0 .. v - 1. */
+AG_API ag_var ag_gather_rows(ag_var table, ag_var indices);
+
+/* The opposite: zeros [v, ..] to which row k of rows [indices.., ..] is added
+ * at indices_k. */
+AG_API ag_var ag_scatter_add_rows(ag_var rows, ag_var indices, int64_t v);
+
+/* softmax p_i = exp(x_i - max x) / sum_j exp(x_j - max x) along an axis, and
+ * its logarithm. Where every x is -inf, p is 0 and so is its gradient, and
+ * log-softmax is -inf. */
+AG_API ag_var ag_softmax(ag_var x, int axis);
+AG_API ag_var ag_log_softmax(ag_var x, int axis);
+
+typedef enum ag_reduction { AG_MEAN = 0, AG_SUM } ag_reduction;
+
+typedef struct ag_cross_entropy_options {
+    bool ignore;          /* leave out the rows labelled .. */
+    int64_t ignore_index; /* .. with this */
+    ag_reduction reduction;
+} ag_cross_entropy_options;
+
+/* -log softmax(logits)[label], logits [.., classes], labels i64 [..]; the
+ * mean or sum over the rows that count, 0 if there are none.
+ * AG_ERR_INDEX: a label outside 0 .. classes - 1. */
+AG_API ag_var ag_cross_entropy(ag_var logits, ag_var labels);
+AG_API ag_var ag_cross_entropy_with(ag_var logits, ag_var labels,
+                                    const ag_cross_entropy_options *options);
+
+/* -t log s(x) - (1 - t) log(1 - s(x)) with s the sigmoid, computed as
+ * softplus(x) - t x. targets have the shape of logits, values in [0, 1]. */
+AG_API ag_var ag_binary_cross_entropy(ag_var logits, ag_var targets, ag_reduction reduction);
+
+/* (x - target)^2, of one shape. */
+AG_API ag_var ag_mean_squared_error(ag_var x, ag_var target);
+
+/* ---- 4  An operation of your own --------------------------------------- */
+
+/* One application of an operation: its inputs, its output, its options. */
+typedef struct ag_node ag_node;
+
+/* forward reads its inputs and makes its output. vjp, the backward rule, gets
+ * dy, the gradient of the output, and sets dx[i], the gradient of input i, in
+ * that input's shape, where ag_node_needs(node, i). It is written with the
+ * operations above, so that it can be differentiated again. An operation
+ * without vjp has no gradient. vjp_fused, if there is one, computes the same
+ * with kernels and stands in where nothing is being recorded. On trouble call
+ * ag_node_fail and return. */
+typedef struct ag_op {
+    const char *name;
+    void (*forward)(ag_node *node);
+    void (*vjp)(const ag_node *node, ag_var dy, ag_var *dx);
+    void (*vjp_fused)(const ag_node *node, ag_var dy, ag_var *dx);
+    size_t options_size; /* bytes copied from what ag_apply is given */
+} ag_op;
+
+/* Runs op on n inputs. op must live as long as the context. options may be
+ * NULL if options_size is 0. */
+AG_API ag_var ag_apply(const ag_op *op, const ag_var *inputs, int n, const void *options);
+
+AG_API ag_context *ag_node_context(const ag_node *node);
+AG_API int ag_node_input_count(const ag_node *node);
+AG_API ag_var ag_node_input(const ag_node *node, int i);
+AG_API const ag_tensor *ag_node_input_value(const ag_node *node, int i);
+AG_API ag_var ag_node_output(const ag_node *node);
+AG_API const void *ag_node_options(const ag_node *node);
+
+/* In vjp: whether the gradient of input i is asked for. */
+AG_API bool ag_node_needs(const ag_node *node, int i);
+
+/* In forward: a new output, its numbers not yet set; NULL on error. */
+AG_API ag_tensor *ag_node_new_output(ag_node *node, ag_dtype dtype, ag_shape shape);
+
+/* In forward: the output is this view of an input. */
+AG_API void ag_node_set_view(ag_node *node, const ag_tensor *view);
+
+/* Records an error as "op: message". Returns false. */
+AG_API bool ag_node_fail(const ag_node *node, ag_error error, const char *format, ...)
+    AG_PRINTF(3, 4);
+
+/* The library's own operations: a table that tests and tools walk. */
+AG_API int ag_op_count(void);
+AG_API const ag_op *ag_op_at(int i);
+
+/* ---- 5  Gradient checks ------------------------------------------------ */
+
+/* Any function of the inputs, of any result; the same result for the same
+ * inputs. It must not reset the tape. */
+typedef ag_var (*ag_function)(ag_context *context, const ag_var *inputs, int n, void *user);
+
+typedef struct ag_gradcheck_options {
+    double tolerance; /* relative; default 1e-6 */
+    double step;      /* relative to max(1, |x|); default 2^-13 */
+    uint64_t seed;    /* of the cotangent */
+    FILE *log;        /* a line for every entry that disagrees; default none */
+} ag_gradcheck_options;
+
+typedef struct ag_gradcheck_report {
+    bool passed;
+    int64_t entries;  /* compared, over all inputs */
+    int64_t failures; /* that disagree */
+    /* the entry that is worst: its disagreement in units of what is allowed
+     * there (above 1 fails), and where it is */
+    double worst;
+    int input;
+    char name[64];
+    int rank;
+    int64_t index[AG_MAX_RANK];
+    double analytic, numeric, ratio; /* ratio = analytic / numeric */
+    double error;                    /* |analytic - numeric| / max of both, there */
+    char message[512];               /* why there was nothing to compare, or "" */
+} ag_gradcheck_report;
+
+/* Compares the gradients of sum(c * f(inputs)), c random and never uniform,
+ * with central differences of fourth order, entry by entry:
+ *   f'(x) ~ (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / (12 h).
+ * An entry passes if |analytic - numeric| <= tolerance max(|analytic|,
+ * |numeric|) + noise, where noise bounds the rounding error of the difference
+ * and follows the scale of f. inputs are f64 leaves that ask for gradients;
+ * they are moved and put back, bit for bit, and nothing stays on the tape.
+ * Returns report->passed. A function that fails makes the report fail, and
+ * its error stays in the context. AG_ERR_DTYPE: an input or result that is not f64. */
+AG_API bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *inputs,
+                         int n, const ag_gradcheck_options *options, ag_gradcheck_report *report);
+
+/* The same for the gradients of the gradients: checks the function
+ * inputs -> (d/d inputs) sum(c * f(inputs)). */
+AG_API bool ag_gradcheck_second(ag_context *context, ag_function f, void *user,
+                                const ag_var *inputs, int n, const ag_gradcheck_options *options,
+                                ag_gradcheck_report *report);
+
+AG_API void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file);
+
+/* ---- 6  Looking at the tape -------------------------------------------- */
+
+/* How many variables this step has made. */
+AG_API int64_t ag_tape_length(const ag_context *context);
+
+/* The first variable of this step with a NaN or an infinity that comes from
+ * an operation whose operands had none; absent if there is none. -inf from a
+ * masked fill, and what softmax makes of it, is not counted. */
+AG_API ag_var ag_first_nonfinite(ag_context *context);
+
+/* The name of the operation that made v, "" for a leaf. */
+AG_API const char *ag_op_name(ag_var v);
+
+/* Writes what root was computed from as a Graphviz graph: operations, names
+ * and shapes; values and gradients of tensors of up to 12 elements. A gradient
+ * that was not computed is shown as absent. */
+AG_API bool ag_tape_write_dot(ag_var root, FILE *file);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,137 @@
+/* Helpers of the operations: what several forward calls or rules share. */
+#include "internal.h"
+
+/* ---- In forward ---- */
+
+char *ag_node_describe(const ag_node *node, int i, char *text, size_t size)
+{
+    return ag_describe(ag_node_input(node, i), text, size);
+}
+
+const ag_tensor *ag_node_float_input(const ag_node *node, int i)
+{
+    char text[160];
+    const ag_tensor *x = ag_node_input_value(node, i);
+    if (x && ag_dtype_is_float(x->dtype))
+        return x;
+    if (x)
+        ag_node_fail(node, AG_ERR_DTYPE, "%s is %s, not f32 or f64",
+                     ag_node_describe(node, i, text, sizeof text), ag_dtype_name(x->dtype));
+    return NULL;
+}
+
+ag_tensor *ag_node_output_like(ag_node *node, const ag_tensor *x)
+{
+    return ag_node_new_output(node, x->dtype, ag_tensor_shape(x));
+}
+
+void ag_node_unary(ag_node *node, ag_unary kind, double parameter)
+{
+    const ag_tensor *x = ag_node_float_input(node, 0);
+    ag_tensor *y = x ? ag_node_output_like(node, x) : NULL;
+    if (y)
+        ag_compute_unary(ag_node_context(node), kind, parameter, x, y);
+}
+
+/* The shape of two broadcast operands of one dtype. */
+static bool binary_shape(const ag_node *node, ag_shape *shape)
+{
+    char left[160], right[160];
+    const ag_tensor *a = ag_node_input_value(node, 0), *b = ag_node_input_value(node, 1);
+    ag_node_describe(node, 0, left, sizeof left);
+    ag_node_describe(node, 1, right, sizeof right);
+    if (a->dtype != b->dtype)
+        return ag_node_fail(node, AG_ERR_DTYPE, "dtypes differ: %s is %s, %s is %s", left,
+                            ag_dtype_name(a->dtype), right, ag_dtype_name(b->dtype));
+    if (!ag_shape_broadcast(ag_tensor_shape(a), ag_tensor_shape(b), shape))
+        return ag_node_fail(node, AG_ERR_SHAPE, "shapes do not broadcast: %s and %s", left, right);
+    return true;
+}
+
+void ag_node_binary(ag_node *node, ag_binary kind)
+{
+    ag_shape shape;
+    const ag_tensor *a = ag_node_input_value(node, 0), *b = ag_node_input_value(node, 1);
+    bool compares = kind == AG_BINARY_EQUAL || kind == AG_BINARY_GREATER;
+    if (!compares && (!ag_node_float_input(node, 0) || !ag_node_float_input(node, 1)))
+        return;
+    if (!binary_shape(node, &shape))
+        return;
+    ag_tensor *y = ag_node_new_output(node, a->dtype, shape);
+    if (y)
+        ag_compute_binary(ag_node_context(node), kind, a, b, y);
+}
+
+bool ag_axes_set(ag_context *context, const char *operation, const int *axes, int n, int rank,
+                 unsigned *set)
+{
+    *set = 0;
+    if (n < 0 || (n > 0 && !axes))
+        return ag_fail(context, AG_ERR_ARGUMENT, "%s: the axes are NULL", operation);
+    if (n == 1 && axes[0] == AG_ALL) {
+        *set = (1u << rank) - 1;
+        return true;
+    }
+    for (int i = 0; i < n; i++) {
+        int axis = ag_axis(context, operation, axes[i], rank);
+        if (axis < 0)
+            return false;
+        if (*set >> axis & 1)
+            return ag_fail(context, AG_ERR_INDEX, "%s: axis %d is named twice", operation, axis);
+        *set |= 1u << axis;
+    }
+    return true;
+}
+
+ag_shape ag_shape_reduced(ag_shape shape, unsigned set, bool keep)
+{
+    ag_shape result = { .rank = 0 };
+    for (int i = 0; i < shape.rank; i++) {
+        if (!(set >> i & 1))
+            result.dims[result.rank++] = shape.dims[i];
+        else if (keep)
+            result.dims[result.rank++] = 1;
+    }
+    return result;
+}
+
+/* ---- In backward rules ---- */
+
+ag_var ag_empty_like(ag_var x, ag_tensor **value)
+{
+    ag_tensor tensor;
+    const ag_tensor *like = ag_value(x);
+    *value = NULL;
+    if (!like ||
+        !ag_tensor_allocate(x.context, AG_STEP, like->dtype, ag_tensor_shape(like), &tensor))
+        return ag_poisoned(x.context);
+    ag_var v = ag_leaf(x.context, &tensor, true);
+    ag_node *node = ag_node_find(v);
+    *value = node ? &node->value : NULL;
+    return v;
+}
+
+ag_var ag_fused_binary(ag_binary kind, ag_var saved, ag_var dy)
+{
+    ag_tensor *dx;
+    ag_var v = ag_empty_like(saved, &dx);
+    if (dx)
+        ag_compute_binary(saved.context, kind, ag_value(saved), ag_value(dy), dx);
+    return v;
+}
+
+ag_var ag_scalar_like(ag_var x, double value)
+{
+    ag_tensor tensor;
+    const ag_tensor *like = ag_value(x);
+    if (!like || !ag_tensor_allocate(x.context, AG_STEP, like->dtype, AG_SCALAR, &tensor) ||
+        !ag_tensor_put(&tensor, 0, value))
+        return ag_poisoned(x.context);
+    return ag_leaf(x.context, &tensor, true);
+}
+
+ag_var ag_unbroadcast(ag_var g, ag_var operand)
+{
+    ag_shape shape = ag_shape_of(operand);
+    return ag_shape_equal(ag_shape_of(g), shape) ? g : ag_sum_to(g, shape);
+}

@@ -1,0 +1,166 @@
+/* What the autograd floor keeps to itself and to the layers above it.
+ *
+ * The tape is the list of nodes in the order in which they ran. An operation's
+ * inputs exist before it runs, so this order is topological: backward is one
+ * walk over the list from its end.
+ */
+#ifndef AG_AUTOGRAD_INTERNAL_H
+#define AG_AUTOGRAD_INTERNAL_H
+
+#include "autograd.h"
+#include "../tensor/internal.h"
+
+/* ---- Nodes ------------------------------------------------------------- */
+
+#define AG_FEW_INPUTS 3
+#define AG_SMALL_OPTIONS 48
+
+struct ag_node {
+    ag_tensor value; /* data is NULL until there is one */
+    ag_var self;     /* the handle that stands for this node */
+
+    const ag_op *op;          /* NULL for a leaf */
+    const ag_var *inputs;     /* n_inputs of them, here or in the step arena */
+    const uint32_t *versions; /* of the inputs when op ran */
+    const void *options;
+    int n_inputs;
+
+    uint32_t version;    /* counts the writes into a leaf's value */
+    ag_tensor *gradient; /* memory for it; NULL if there never was one */
+    const char *name;    /* NULL without */
+    bool has_gradient;
+    bool requires_gradient;
+    bool retains_gradient;
+    bool owns_data;     /* value.data was allocated for this node */
+    bool promised;      /* in backward: its buffer will become an input's gradient */
+    bool backward_done; /* ag_backward has started here */
+
+    ag_var few_inputs[AG_FEW_INPUTS];
+    uint32_t few_versions[AG_FEW_INPUTS];
+    union {
+        double align;
+        char bytes[AG_SMALL_OPTIONS];
+    } small_options;
+};
+
+/* ---- The tape (tape.c) ------------------------------------------------- */
+
+/* A list whose elements never move: pointers to nodes stay good. */
+#define AG_NODES_PER_BLOCK 256
+typedef struct ag_node_list {
+    ag_node **blocks;
+    uint32_t n_blocks, room; /* blocks there are, and room for pointers to them */
+    uint32_t count;
+} ag_node_list;
+
+typedef struct ag_tape {
+    ag_node_list step;       /* of this step, in the order in which they ran */
+    ag_node_list parameters; /* stay until the context ends */
+    uint32_t generation;     /* of the nodes being made now */
+    int no_grad;             /* depth of ag_no_grad_begin */
+    int locked;              /* depth of calls during which the tape must not be reset */
+    struct ag_walk *walk;    /* the backward that is under way, if there is one */
+} ag_tape;
+
+/* The handle's top bit says in which list its index counts. */
+#define AG_PARAMETER_BIT (UINT32_C(1) << 31)
+#define AG_POISONED UINT32_MAX
+
+/* The context's tape, made at its first use. NULL with an error recorded. */
+ag_tape *ag_tape_of(ag_context *context);
+
+static inline ag_node *ag_list_at(const ag_node_list *list, uint32_t i)
+{
+    return &list->blocks[i / AG_NODES_PER_BLOCK][i % AG_NODES_PER_BLOCK];
+}
+
+/* The node behind a handle; NULL if there is none, without an error. */
+ag_node *ag_node_find(ag_var v);
+
+/* The same; records an error in context: "operation: what is wrong with v". */
+ag_node *ag_node_require(ag_context *context, const char *operation, ag_var v);
+
+/* A new leaf of this step around a tensor. */
+ag_var ag_leaf(ag_context *context, const ag_tensor *value, bool owns_data);
+
+/* A new empty node at the end of a list; NULL with an error recorded. */
+ag_node *ag_list_push(ag_context *context, ag_node_list *list, uint32_t flag);
+
+ag_var ag_poisoned(ag_context *context);
+
+/* Forgets the nodes from count on. Their handles stay refused, because later
+ * nodes get a new generation. */
+void ag_tape_truncate(ag_tape *tape, uint32_t count);
+
+/* The step back to where it was: nodes and memory. */
+typedef struct ag_tape_mark {
+    uint32_t count;
+    ag_memory_mark memory;
+} ag_tape_mark;
+ag_tape_mark ag_tape_mark_now(ag_context *context);
+void ag_tape_rewind(ag_context *context, ag_tape_mark mark);
+
+/* The gradient's memory, to be written to; NULL where it is absent. */
+ag_tensor *ag_gradient_mutable(ag_var v);
+
+/* In backward: is the gradient of this input asked for? (backward.c) */
+bool ag_walk_needs(const struct ag_walk *walk, ag_var v);
+
+/* ---- Helpers of the operations (helpers.c) ------------------------------ */
+
+/* The value of input i, if it is f32 or f64; NULL with AG_ERR_DTYPE recorded. */
+const ag_tensor *ag_node_float_input(const ag_node *node, int i);
+
+/* Input i's name and shape, for messages. */
+char *ag_node_describe(const ag_node *node, int i, char *text, size_t size);
+
+/* In forward: a new output with the dtype and shape of x. */
+ag_tensor *ag_node_output_like(ag_node *node, const ag_tensor *x);
+
+/* In forward: fills a whole output with elementwise results. */
+void ag_node_unary(ag_node *node, ag_unary kind, double parameter);
+void ag_node_binary(ag_node *node, ag_binary kind);
+
+/* In a fused backward rule: a new variable, its numbers not yet set, like x. */
+ag_var ag_empty_like(ag_var x, ag_tensor **value);
+
+/* dx = kind(saved, dy), the fused backward rule of an elementwise operation. */
+ag_var ag_fused_binary(ag_binary kind, ag_var saved, ag_var dy);
+
+/* A scalar of x's dtype. */
+ag_var ag_scalar_like(ag_var x, double value);
+
+/* The gradient g summed to the shape of the operand it belongs to. */
+ag_var ag_unbroadcast(ag_var g, ag_var operand);
+
+/* A set of axes: bit i stands for axis i. False with AG_ERR_INDEX recorded. */
+bool ag_axes_set(ag_context *context, const char *operation, const int *axes, int n, int rank,
+                 unsigned *set);
+
+/* shape without the axes of a set, or with 1 in their place. */
+ag_shape ag_shape_reduced(ag_shape shape, unsigned set, bool keep);
+
+/* Softmax over several axes taken together. */
+ag_var ag_softmax_over(ag_var x, unsigned axes);
+
+/* ---- The table of operations (table.c) ---------------------------------- */
+
+/* clang-format off */
+#define AG_OPERATIONS(X) \
+    X(add) X(sub) X(mul) X(div) X(maximum) X(minimum) \
+    X(scale) X(shift) X(pow) \
+    X(neg) X(square) X(sqrt) X(rsqrt) X(reciprocal) X(exp) X(log) X(sin) X(cos) X(tanh) X(erf) \
+    X(sigmoid) X(softplus) X(relu) X(gelu) X(gelu_tanh) X(silu) X(abs) \
+    X(sign) X(equal) X(greater) X(argmax) \
+    X(where) X(masked_fill) X(cast) \
+    X(sum) X(max) X(logsumexp) X(cumsum) \
+    X(matmul) \
+    X(permute) X(reshape) X(slice) X(unslice) X(flip) X(broadcast_to) X(sum_to) X(contiguous) \
+    X(concat) X(gather_rows) X(scatter_add_rows) \
+    X(softmax) X(log_softmax) X(cross_entropy)
+/* clang-format on */
+
+#define AG_DECLARE_OPERATION(name) extern const ag_op ag_op_##name;
+AG_OPERATIONS(AG_DECLARE_OPERATION)
+
+#endif

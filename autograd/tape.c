@@ -1,0 +1,309 @@
+/* The tape: nodes, the handles that stand for them, and applying an operation. */
+#include "internal.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+/* ---- The list of nodes ---- */
+
+static bool add_block(ag_context *context, ag_node_list *list)
+{
+    if (list->n_blocks == list->room) {
+        uint32_t room = list->room ? 2 * list->room : 64;
+        ag_node **blocks = ag_memory_new(context, AG_KEEP, room * sizeof *blocks);
+        if (!blocks)
+            return false;
+        if (list->n_blocks > 0)
+            memcpy(blocks, list->blocks, list->n_blocks * sizeof *blocks);
+        list->blocks = blocks;
+        list->room = room;
+    }
+    ag_node *block = ag_memory_new(context, AG_KEEP, AG_NODES_PER_BLOCK * sizeof *block);
+    if (!block)
+        return false;
+    list->blocks[list->n_blocks++] = block;
+    return true;
+}
+
+ag_node *ag_list_push(ag_context *context, ag_node_list *list, uint32_t flag)
+{
+    if (list->count >= AG_PARAMETER_BIT - 1) {
+        ag_fail(context, AG_ERR_MEMORY, "tape: more than 2^31 variables");
+        return NULL;
+    }
+    if (list->count == list->n_blocks * AG_NODES_PER_BLOCK && !add_block(context, list))
+        return NULL;
+    ag_node *node = ag_list_at(list, list->count);
+    memset(node, 0, sizeof *node);
+    node->self = (ag_var){ context, list->count | flag, context->tape->generation };
+    list->count++;
+    return node;
+}
+
+ag_tape *ag_tape_of(ag_context *context)
+{
+    if (!context || context->error)
+        return NULL;
+    if (!context->tape) {
+        ag_tape *tape = ag_memory_new(context, AG_KEEP, sizeof *tape);
+        if (!tape)
+            return NULL;
+        memset(tape, 0, sizeof *tape);
+        tape->generation = 1;
+        context->tape = tape;
+    }
+    return context->tape;
+}
+
+void ag_tape_truncate(ag_tape *tape, uint32_t count)
+{
+    tape->step.count = count;
+    tape->generation++;
+}
+
+void ag_tape_reset(ag_context *context)
+{
+    if (!context)
+        return;
+    ag_tape *tape = context->tape;
+    if (tape && (tape->walk || tape->locked)) {
+        ag_fail(context, AG_ERR_STATE, "tape_reset: called from inside of %s",
+                tape->walk ? "a backward rule" : "a function that is being checked");
+        return;
+    }
+    if (tape)
+        ag_tape_truncate(tape, 0);
+    ag_memory_reset_step(context);
+}
+
+ag_tape_mark ag_tape_mark_now(ag_context *context)
+{
+    return (ag_tape_mark){ context->tape->step.count, ag_memory_mark_step(context) };
+}
+
+void ag_tape_rewind(ag_context *context, ag_tape_mark mark)
+{
+    ag_tape_truncate(context->tape, mark.count);
+    ag_memory_rewind_step(context, mark.memory);
+}
+
+int64_t ag_tape_length(const ag_context *context)
+{
+    return context && context->tape ? (int64_t)context->tape->step.count : 0;
+}
+
+/* ---- Handles ---- */
+
+ag_var ag_poisoned(ag_context *context)
+{
+    return (ag_var){ context, AG_POISONED, 0 };
+}
+
+ag_node *ag_node_find(ag_var v)
+{
+    if (!v.context || !v.context->tape || v.index == AG_POISONED)
+        return NULL;
+    bool parameter = v.index & AG_PARAMETER_BIT;
+    const ag_tape *tape = v.context->tape;
+    const ag_node_list *list = parameter ? &tape->parameters : &tape->step;
+    uint32_t i = v.index & ~AG_PARAMETER_BIT;
+    if (i >= list->count)
+        return NULL;
+    ag_node *node = ag_list_at(list, i);
+    return node->self.generation == v.generation ? node : NULL;
+}
+
+ag_node *ag_node_require(ag_context *context, const char *operation, ag_var v)
+{
+    if (!context || context->error)
+        return NULL;
+    ag_node *node = ag_node_find(v);
+    if (!v.context)
+        ag_fail(context, AG_ERR_ARGUMENT, "%s: a variable is absent", operation);
+    else if (v.context != context)
+        ag_fail(context, AG_ERR_ARGUMENT, "%s: a variable belongs to another context", operation);
+    else if (v.index == AG_POISONED)
+        ag_fail(context, AG_ERR_ARGUMENT,
+                "%s: a variable is the result of an operation that had failed", operation);
+    else if (!node)
+        ag_fail(context, AG_ERR_STATE,
+                "%s: a variable belongs to a step that was reset (generation %u, now %u)",
+                operation, (unsigned)v.generation,
+                context->tape ? (unsigned)context->tape->generation : 0u);
+    else
+        return node;
+    return NULL;
+}
+
+ag_var ag_leaf(ag_context *context, const ag_tensor *value, bool owns_data)
+{
+    ag_tape *tape = ag_tape_of(context);
+    ag_node *node = tape ? ag_list_push(context, &tape->step, 0) : NULL;
+    if (!node)
+        return ag_poisoned(context);
+    node->value = *value;
+    node->owns_data = owns_data;
+    return node->self;
+}
+
+/* ---- Applying an operation ---- */
+
+/* Memory for the inputs and options of a node, inside of it where they fit. */
+static bool save_call(ag_context *context, ag_node *node, const ag_var *inputs, int n,
+                      const void *options)
+{
+    ag_var *saved = node->few_inputs;
+    uint32_t *versions = node->few_versions;
+    if (n > AG_FEW_INPUTS) {
+        saved = ag_memory_new(context, AG_STEP, (size_t)n * sizeof *saved);
+        versions = saved ? ag_memory_new(context, AG_STEP, (size_t)n * sizeof *versions) : NULL;
+        if (!versions)
+            return false;
+    }
+    for (int i = 0; i < n; i++) {
+        saved[i] = inputs[i];
+        versions[i] = ag_node_find(inputs[i])->version;
+    }
+    node->inputs = saved;
+    node->versions = versions;
+    node->n_inputs = n;
+
+    if (node->op->options_size == 0)
+        return true;
+    void *room = node->small_options.bytes;
+    if (node->op->options_size > AG_SMALL_OPTIONS)
+        room = ag_memory_new(context, AG_STEP, node->op->options_size);
+    if (!room)
+        return false;
+    memcpy(room, options, node->op->options_size);
+    node->options = room;
+    return true;
+}
+
+static ag_context *first_context(const ag_var *inputs, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (inputs[i].context)
+            return inputs[i].context;
+    return NULL;
+}
+
+static bool check_call(ag_context *context, const ag_op *op, const ag_var *inputs, int n,
+                       const void *options)
+{
+    if (!op || !op->name || !op->forward)
+        return ag_fail(context, AG_ERR_ARGUMENT, "apply: an operation needs a name and a forward");
+    if (op->options_size > 0 && !options)
+        return ag_fail(context, AG_ERR_ARGUMENT, "%s: the options are NULL", op->name);
+    for (int i = 0; i < n; i++)
+        if (!ag_node_require(context, op->name, inputs[i]))
+            return false;
+    return true;
+}
+
+static bool any_requires_gradient(const ag_node *node)
+{
+    for (int i = 0; i < node->n_inputs; i++)
+        if (ag_node_find(node->inputs[i])->requires_gradient)
+            return true;
+    return false;
+}
+
+ag_var ag_apply(const ag_op *op, const ag_var *inputs, int n, const void *options)
+{
+    ag_context *context = inputs && n > 0 ? first_context(inputs, n) : NULL;
+    if (!context)
+        return AG_NONE;
+    if (context->error || !check_call(context, op, inputs, n, options))
+        return ag_poisoned(context);
+
+    ag_tape *tape = context->tape;
+    uint32_t before = tape->step.count;
+    ag_node *node = ag_list_push(context, &tape->step, 0);
+    if (!node)
+        return ag_poisoned(context);
+    node->op = op;
+    if (save_call(context, node, inputs, n, options))
+        op->forward(node);
+    if (!context->error && !node->value.data)
+        ag_fail(context, AG_ERR_STATE, "%s: forward made no output", op->name);
+    if (context->error) {
+        ag_tape_truncate(tape, before);
+        return ag_poisoned(context);
+    }
+    node->requires_gradient = op->vjp && tape->no_grad == 0 &&
+                              ag_dtype_is_float(node->value.dtype) && any_requires_gradient(node);
+    return node->self;
+}
+
+/* ---- What an operation sees of its node ---- */
+
+ag_context *ag_node_context(const ag_node *node)
+{
+    return node ? node->self.context : NULL;
+}
+
+int ag_node_input_count(const ag_node *node)
+{
+    return node ? node->n_inputs : 0;
+}
+
+ag_var ag_node_input(const ag_node *node, int i)
+{
+    if (!node || i < 0 || i >= node->n_inputs)
+        return AG_NONE;
+    return node->inputs[i];
+}
+
+const ag_tensor *ag_node_input_value(const ag_node *node, int i)
+{
+    ag_node *input = ag_node_find(ag_node_input(node, i));
+    return input ? &input->value : NULL;
+}
+
+ag_var ag_node_output(const ag_node *node)
+{
+    return node ? node->self : AG_NONE;
+}
+
+const void *ag_node_options(const ag_node *node)
+{
+    return node ? node->options : NULL;
+}
+
+bool ag_node_needs(const ag_node *node, int i)
+{
+    ag_node *input = ag_node_find(ag_node_input(node, i));
+    if (!input)
+        return false;
+    const struct ag_walk *walk = node->self.context->tape->walk;
+    return walk ? ag_walk_needs(walk, input->self) : input->requires_gradient;
+}
+
+ag_tensor *ag_node_new_output(ag_node *node, ag_dtype dtype, ag_shape shape)
+{
+    if (!node || !ag_tensor_allocate(node->self.context, AG_STEP, dtype, shape, &node->value))
+        return NULL;
+    node->owns_data = true;
+    return &node->value;
+}
+
+void ag_node_set_view(ag_node *node, const ag_tensor *view)
+{
+    if (!node || !view)
+        return;
+    node->value = *view;
+    node->owns_data = false;
+}
+
+bool ag_node_fail(const ag_node *node, ag_error error, const char *format, ...)
+{
+    if (!node)
+        return false;
+    char message[384];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    return ag_fail(node->self.context, error, "%s: %s", node->op->name, message);
+}

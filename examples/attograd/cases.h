@@ -1,0 +1,78 @@
+/* The cases of the gradient check: at least one for each operation in the
+ * library's table, and the layers. `attograd check` runs them, and so do the
+ * tests, which fail for an operation that has none. */
+#ifndef AG_EXAMPLES_CASES_H
+#define AG_EXAMPLES_CASES_H
+
+#include <attograd.h>
+
+#define AG_CASE_INPUTS 3
+
+/* Where the numbers of an input come from. Difference quotients cannot be
+ * taken across a kink, so operations that have one get numbers away from it. */
+typedef enum ag_domain {
+    AG_ANY,      /* normal; also three and eight times as large: saturated */
+    AG_POSITIVE, /* 0.3 to 2.3 */
+    AG_NONZERO,  /* 0.2 to 2.2 in size, of either sign */
+    AG_SEPARATE, /* no two closer than 0.05 */
+    AG_DYADIC    /* multiples of 1/64 up to 1: exact in f32, and so are the probes around them */
+} ag_domain;
+
+typedef struct ag_case_input {
+    ag_domain domain;
+    int rank;
+    int64_t dims[4];
+} ag_case_input;
+
+/* A case of kind "op": f of n inputs; without f, an operation without a
+ * gradient, whose result must not ask for one. */
+typedef struct ag_op_case {
+    const char *name;   /* the operation's, and after a slash what is special */
+    const char *covers; /* the operation of the table */
+    ag_function f;
+    bool no_gradient;
+    int n;
+    ag_case_input inputs[AG_CASE_INPUTS];
+} ag_op_case;
+
+typedef enum ag_case_mask { AG_MASK_NONE, AG_MASK_LENGTHS, AG_MASK_ADDITIVE } ag_case_mask;
+
+/* A case of kind "layer". */
+typedef struct ag_layer_case {
+    const char *name;
+    ag_attention_options attention; /* d_in 0: a linear layer instead */
+    ag_linear_options linear;
+    ag_case_mask mask;
+    int trained;    /* so many steps of training before the check */
+    double enlarge; /* then the matrices times this, unless 0: saturated scores */
+} ag_layer_case;
+
+typedef struct ag_case_result {
+    const char *name, *kind;
+    bool passed;
+    int64_t entries;
+    double worst;      /* the largest disagreement, in units of what is allowed there */
+    char at[128];      /* where that is */
+    char message[512]; /* what went wrong, or "" */
+} ag_case_result;
+
+/* The tables (op_cases.c, layer_cases.c). */
+int ag_op_case_count(void);
+const ag_op_case *ag_op_case_at(int i);
+int ag_layer_case_count(void);
+const ag_layer_case *ag_layer_case_at(int i);
+
+/* All cases, the operations first: each of these in first and second order. */
+int ag_case_count(void);
+const char *ag_case_name(int i);
+const char *ag_case_kind(int i);
+void ag_case_run(int i, ag_case_result *result);
+
+/* Builds the layer and its inputs, and checks it (layer_cases.c). */
+void ag_layer_case_run(const ag_layer_case *layer, bool second, ag_case_result *result);
+void ag_op_case_run(const ag_op_case *op, bool second, ag_case_result *result);
+
+/* Adds what one check found to a result. */
+void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report);
+
+#endif

@@ -1,0 +1,176 @@
+/* attograd check: the gradient check of every operation and every layer. */
+#include "cases.h"
+#include "commands.h"
+#include "options.h"
+
+#include <string.h>
+#include <time.h>
+
+/* ---- All cases: each of the tables in first order, then in second ---- */
+
+static int first_order_count(void)
+{
+    return ag_op_case_count() + ag_layer_case_count();
+}
+
+int ag_case_count(void)
+{
+    return 2 * first_order_count();
+}
+
+/* Case i as a place in the tables; *second says which order. */
+static int place_of(int i, bool *second)
+{
+    *second = i >= first_order_count();
+    return i % first_order_count();
+}
+
+const char *ag_case_name(int i)
+{
+    bool second;
+    int place = place_of(i, &second), ops = ag_op_case_count();
+    return place < ops ? ag_op_case_at(place)->name : ag_layer_case_at(place - ops)->name;
+}
+
+const char *ag_case_kind(int i)
+{
+    bool second;
+    return place_of(i, &second) < ag_op_case_count() ? "op" : "layer";
+}
+
+static bool is_second_order(int i)
+{
+    return i >= first_order_count();
+}
+
+void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report)
+{
+    bool first = result->entries == 0;
+    result->entries += report->entries;
+    result->passed = result->passed && report->passed;
+    if (report->message[0] && !result->message[0])
+        snprintf(result->message, sizeof result->message, "%s", report->message);
+    if (report->entries == 0 || (!first && !(report->worst > result->worst)))
+        return;
+    result->worst = report->worst;
+    int used = snprintf(result->at, sizeof result->at, "input %d%s%.40s [", report->input,
+                        report->name[0] ? " " : "", report->name);
+    for (int i = 0; i < report->rank; i++)
+        used += snprintf(result->at + used, sizeof result->at - (size_t)used, i ? ",%lld" : "%lld",
+                         (long long)report->index[i]);
+    snprintf(result->at + used, sizeof result->at - (size_t)used, "]");
+}
+
+void ag_case_run(int i, ag_case_result *result)
+{
+    bool second;
+    int place = place_of(i, &second), ops = ag_op_case_count();
+    *result = (ag_case_result){ .name = ag_case_name(i), .kind = ag_case_kind(i), .passed = true };
+    if (place < ops)
+        ag_op_case_run(ag_op_case_at(place), second, result);
+    else
+        ag_layer_case_run(ag_layer_case_at(place - ops), second, result);
+}
+
+/* ---- The command ---- */
+
+/* "softmax" asks for softmax, softmax/first and so on; "softmax/first" for one. */
+static bool asked_for(const char *asked, const char *name)
+{
+    size_t length = strlen(asked);
+    return !strncmp(asked, name, length) && (name[length] == '\0' || name[length] == '/');
+}
+
+static int unknown_case(const char *asked)
+{
+    fprintf(stderr, "attograd check: unknown case '%s'; the cases are: ", asked);
+    for (int i = 0; i < first_order_count(); i++)
+        fprintf(stderr, "%s%s", i ? ", " : "", ag_case_name(i));
+    fputc('\n', stderr);
+    return 2;
+}
+
+static void print_text(const ag_case_result *result, bool second)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s%s", result->name, second ? " (second order)" : "");
+    printf("%-4s  %-5s  %-44s %6lld entries  ", result->passed ? "pass" : "FAIL", result->kind,
+           name, (long long)result->entries);
+    if (result->message[0])
+        printf("%s\n", result->message);
+    else if (result->entries == 0)
+        printf("has no gradient\n");
+    else
+        printf("worst %.1e at %s\n", result->worst, result->at);
+}
+
+/* Strings in JSON; a message may hold a quote. */
+static void print_json_string(const char *text)
+{
+    putchar('"');
+    for (; *text; text++) {
+        if (*text == '"' || *text == '\\')
+            putchar('\\');
+        putchar((unsigned char)*text < ' ' ? ' ' : *text);
+    }
+    putchar('"');
+}
+
+static void print_json(const ag_case_result *result, bool second)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s%s", result->name, second ? " (second order)" : "");
+    printf("{\"case\":");
+    print_json_string(name);
+    printf(",\"kind\":\"%s\",\"entries\":%lld,\"worst\":", result->kind,
+           (long long)result->entries);
+    if (result->worst < 1e300) /* neither NaN nor infinite */
+        printf("%.3e", result->worst);
+    else
+        printf("null");
+    printf(",\"at\":");
+    print_json_string(result->at);
+    printf(",\"verdict\":\"%s\"}\n", result->passed ? "pass" : "fail");
+}
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+int ag_cmd_check(int argc, char **argv)
+{
+    bool json = false;
+    const char *asked = NULL;
+    const ag_option options[] = { { "--json", AG_OPTION_FLAG, &json, 0, 0, NULL } };
+    int words =
+        ag_options_read(argc, argv, options, 1, &asked, 1, "attograd check [CASE] [--json]");
+    if (words < 0)
+        return 2;
+    int count = 0, passed = 0;
+    double start = now();
+    for (int i = 0; i < ag_case_count(); i++) {
+        if (words == 1 && !asked_for(asked, ag_case_name(i)))
+            continue;
+        ag_case_result result;
+        ag_case_run(i, &result);
+        (json ? print_json : print_text)(&result, is_second_order(i));
+        fflush(stdout);
+        count++;
+        passed += result.passed;
+    }
+    if (count == 0)
+        return unknown_case(asked);
+    double seconds = now() - start;
+    if (json)
+        printf("{\"event\":\"done\",\"cases\":%d,\"passed\":%d,\"failed\":%d,\"seconds\":%.3f}\n",
+               count, passed, count - passed, seconds);
+    else
+        printf(
+            "worst: the largest disagreement, in units of what is allowed there (above 1 fails)\n"
+            "%d cases: %d passed, %d failed, in %.2f s\n",
+            count, passed, count - passed, seconds);
+    return passed == count ? 0 : 1;
+}

@@ -1,0 +1,143 @@
+/* The gradient-check cases of the layers: with respect to every parameter and
+ * to the input, near initial values, after training, and with saturated scores. */
+#include "cases.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { BATCH = 2, TOKENS = 4, SYMBOLS = 4, MAX_INPUTS = 12 };
+
+#define ATTENTION(...) .attention = { .d_in = 5, .d_k = 3, .d_v = 4, __VA_ARGS__ }
+
+/* clang-format off */
+static const ag_layer_case cases[] = {
+    { "linear", .linear = { .d_in = 3, .d_out = 4 } },
+    { "linear/bias", .linear = { .d_in = 3, .d_out = 4, .bias = true } },
+    { "attention", ATTENTION(.heads = 1) },
+    { "attention/unscaled", ATTENTION(.scale = 1.0) },
+    { "attention/causal", ATTENTION(.causal = true) },
+    { "attention/lengths", ATTENTION(.heads = 1), .mask = AG_MASK_LENGTHS },
+    { "attention/additive", ATTENTION(.heads = 1), .mask = AG_MASK_ADDITIVE },
+    { "attention/sigmoid", ATTENTION(.normalizer = AG_SIGMOID) },
+    { "attention/sigmoid-causal", ATTENTION(.normalizer = AG_SIGMOID, .causal = true) },
+    { "attention/sigmoid-lengths", ATTENTION(.normalizer = AG_SIGMOID), .mask = AG_MASK_LENGTHS },
+    { "attention/relu", ATTENTION(.normalizer = AG_RELU) },
+    { "attention/relu-causal", ATTENTION(.normalizer = AG_RELU, .causal = true) },
+    { "attention/relu-lengths", ATTENTION(.normalizer = AG_RELU), .mask = AG_MASK_LENGTHS },
+    { "attention/none", ATTENTION(.normalizer = AG_LINEAR) },
+    { "attention/none-causal", ATTENTION(.normalizer = AG_LINEAR, .causal = true) },
+    { "attention/none-additive", ATTENTION(.normalizer = AG_LINEAR), .mask = AG_MASK_ADDITIVE },
+    { "attention/heads", ATTENTION(.heads = 3) },
+    { "attention/full", ATTENTION(.heads = 2, .bias = true, .d_out = 3, .causal = true), .mask = AG_MASK_LENGTHS },
+    { "attention/trained", .attention = { .d_in = SYMBOLS + TOKENS, .d_k = 6, .d_v = SYMBOLS }, .trained = 120 },
+    { "attention/saturated", ATTENTION(.heads = 1), .enlarge = 6.0 },
+    { "attention/trained-saturated", .attention = { .d_in = SYMBOLS + TOKENS, .d_k = 6, .d_v = SYMBOLS }, .trained = 120, .enlarge = 3.0 },
+};
+/* clang-format on */
+
+int ag_layer_case_count(void)
+{
+    return (int)(sizeof cases / sizeof cases[0]);
+}
+
+const ag_layer_case *ag_layer_case_at(int i)
+{
+    return i >= 0 && i < ag_layer_case_count() ? &cases[i] : NULL;
+}
+
+/* A layer that is being checked. */
+typedef struct subject {
+    const ag_layer_case *layer;
+    ag_attention attention;
+    ag_linear linear;
+} subject;
+
+/* inputs: x, the additive mask if there is one, and then the parameters, which
+ * the layer holds itself. */
+static ag_var forward(ag_context *ctx, const ag_var *inputs, int n, void *user)
+{
+    subject *s = user;
+    ag_attention_mask mask = { .lengths = AG_NONE };
+    (void)n;
+    if (s->layer->attention.d_in == 0)
+        return ag_linear_forward(&s->linear, inputs[0]);
+    if (s->layer->mask == AG_MASK_LENGTHS) /* the second sequence has no real token at all */
+        mask.lengths = ag_indices(ctx, AG_SHAPE(BATCH), (int64_t[]){ TOKENS - 1, 0 });
+    if (s->layer->mask == AG_MASK_ADDITIVE)
+        mask.additive = inputs[1];
+    return ag_attention_forward_masked(&s->attention, inputs[0], &mask, NULL);
+}
+
+/* Some steps of learning to reverse a sequence. */
+static void train(ag_context *ctx, ag_params *params, subject *s)
+{
+    ag_optimizer *adam = ag_adam_new(params, &(ag_adam_options){ .lr = 3e-2 });
+    for (int step = 0; step < s->layer->trained; step++) {
+        ag_random random = ag_random_stream(1, "check.train", (uint64_t)step);
+        double x[16][TOKENS][SYMBOLS + TOKENS] = { { { 0 } } };
+        int64_t answer[16][TOKENS];
+        for (int b = 0; b < 16; b++)
+            for (int t = 0; t < TOKENS; t++) {
+                int64_t symbol = ag_random_integer(&random, SYMBOLS);
+                x[b][t][symbol] = x[b][t][SYMBOLS + t] = 1.0;
+                answer[b][TOKENS - 1 - t] = symbol;
+            }
+        ag_var input = ag_constant(ctx, AG_SHAPE(16, TOKENS, SYMBOLS + TOKENS), &x[0][0][0]);
+        ag_var labels = ag_indices(ctx, AG_SHAPE(16, TOKENS), &answer[0][0]);
+        ag_backward(ag_cross_entropy(ag_attention_forward(&s->attention, input, NULL), labels));
+        ag_optimizer_step(adam);
+        ag_tape_reset(ctx);
+    }
+}
+
+static void enlarge(ag_params *params, double factor)
+{
+    for (int i = 0; i < ag_params_count(params); i++) {
+        ag_tensor *w = ag_value_mutable(ag_params_at(params, i));
+        for (int64_t k = 0; w && k < ag_tensor_count(w); k++)
+            ag_tensor_put(w, k, factor * ag_tensor_at(w, k));
+    }
+}
+
+/* What the check moves: x, the additive mask, every parameter. */
+static int gather_inputs(ag_context *ctx, ag_params *params, const subject *s, ag_var *inputs)
+{
+    int n = 0;
+    const ag_layer_case *layer = s->layer;
+    int64_t d_in = layer->attention.d_in ? layer->attention.d_in : layer->linear.d_in;
+    ag_random random = ag_random_stream(2, layer->name, 0);
+    ag_var x = ag_normal(ctx, &random, AG_SHAPE(BATCH, TOKENS, d_in));
+    inputs[n++] = ag_set_name(ag_require_gradient(x), "x");
+    if (layer->mask == AG_MASK_ADDITIVE) {
+        ag_var bias = ag_normal(ctx, &random, AG_SHAPE(TOKENS, TOKENS));
+        inputs[n++] = ag_set_name(ag_require_gradient(bias), "additive");
+    }
+    for (int i = 0; i < ag_params_count(params) && n < MAX_INPUTS; i++)
+        inputs[n++] = ag_params_at(params, i);
+    return n;
+}
+
+void ag_layer_case_run(const ag_layer_case *layer, bool second, ag_case_result *result)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64, .seed = 1 });
+    ag_params *params = ag_params_new(ctx);
+    subject s = { .layer = layer };
+    if (layer->attention.d_in)
+        ag_attention_init(&s.attention, params, "attn", &layer->attention);
+    else
+        ag_linear_init(&s.linear, params, "linear", &layer->linear);
+    if (layer->trained)
+        train(ctx, params, &s);
+    if (layer->enlarge != 0.0)
+        enlarge(params, layer->enlarge);
+
+    ag_var inputs[MAX_INPUTS];
+    int n = gather_inputs(ctx, params, &s, inputs);
+    ag_gradcheck_report report;
+    if (second)
+        ag_gradcheck_second(ctx, forward, &s, inputs, n, NULL, &report);
+    else
+        ag_gradcheck(ctx, forward, &s, inputs, n, NULL, &report);
+    ag_case_note(result, &report);
+    ag_context_free(ctx);
+}

@@ -1,0 +1,94 @@
+/* attograd: trains a self-attention layer on toy tasks, shows what it
+ * computes, and checks its gradients. */
+#include "commands.h"
+#include "options.h"
+
+#include <attograd.h>
+
+#include <errno.h>
+#include <locale.h>
+#include <signal.h>
+#include <string.h>
+
+static int version(int argc, char **argv)
+{
+    if (ag_options_read(argc, argv, NULL, 0, NULL, 0, "attograd version") < 0)
+        return 2;
+    ag_context *context = ag_context_new(NULL);
+    printf("attograd %s, kernels: %s, default dtype: %s\n", AG_VERSION, ag_context_isa(context),
+           ag_dtype_name(ag_context_dtype(context)));
+    return ag_context_finish(context);
+}
+
+static int help(int argc, char **argv);
+
+static const struct {
+    const char *word, *form, *what;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    { "tasks", "tasks [--json]", "what can be learnt: a line for each task", ag_cmd_tasks },
+    { "train", "train TASK [options]", "learn a task with W_q, W_k and W_v alone", ag_cmd_train },
+    { "explain", "explain [--seed S] [--json]", "one layer, forwards and backwards, in numbers",
+      ag_cmd_explain },
+    { "check", "check [CASE] [--json]", "the gradient check of every operation and layer",
+      ag_cmd_check },
+    { "version", "version", "the version, and the instruction set in use", version },
+    { "help", "help", "this page", help },
+};
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+static int help(int argc, char **argv)
+{
+    if (ag_options_read(argc, argv, NULL, 0, NULL, 0, "attograd help") < 0)
+        return 2;
+    printf("usage:\n");
+    for (int i = 0; i < COMMANDS; i++)
+        printf("  attograd %-28s %s\n", commands[i].form, commands[i].what);
+    printf("\n"
+           "options of train, each with a default that suits the task:\n"
+           "  --steps N --seed S --batch N --lr X --threads N\n"
+           "  --optimizer adam|sgd|adamw   --normalizer softmax|sigmoid|relu|none\n"
+           "  --dtype f32|f64              --no-positions: the order of tokens is not shown\n"
+           "  --out DIR     write train.jsonl, loss.svg, attention.svg, w_q.npy, w_k.npy, w_v.npy\n"
+           "  --json        one JSON object a line, and nothing else\n"
+           "  --expect      exit status 1 unless the result is what the task promises\n");
+    return 0;
+}
+
+static int unknown_command(const char *word)
+{
+    fprintf(stderr, "attograd: unknown command '%s'; the commands are: ", word);
+    for (int i = 0; i < COMMANDS; i++)
+        fprintf(stderr, "%s%s", i ? ", " : "", commands[i].word);
+    fputc('\n', stderr);
+    return 2;
+}
+
+static int run(int argc, char **argv)
+{
+    if (argc == 0)
+        return help(1, (char *[]){ "help", NULL });
+    if (!strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))
+        argv[0] = "help";
+    if (!strcmp(argv[0], "--version"))
+        argv[0] = "version";
+    for (int i = 0; i < COMMANDS; i++)
+        if (!strcmp(commands[i].word, argv[0]))
+            return commands[i].run(argc, argv);
+    return unknown_command(argv[0]);
+}
+
+int main(int argc, char **argv)
+{
+    setlocale(LC_CTYPE, "");  /* which characters a terminal has */
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of writing, reported below */
+    int status = run(argc - 1, argv + 1);
+    errno = 0;
+    bool unwritten = ferror(stdout);
+    if ((fflush(stdout) != 0 || unwritten) && status == 0) {
+        fprintf(stderr, "attograd: cannot write to standard output: %s\n",
+                strerror(errno ? errno : EIO));
+        return 1;
+    }
+    return status;
+}

@@ -1,0 +1,294 @@
+/* The gradient-check cases of the operations. */
+#include "cases.h"
+
+#include <math.h>
+
+/* A function to check: its inputs are x[0], x[1], .. */
+#define F(name, result)                                                       \
+    static ag_var f_##name(ag_context *c, const ag_var *x, int n, void *user) \
+    {                                                                         \
+        (void)c, (void)n, (void)user;                                         \
+        return result;                                                        \
+    }
+
+F(add, ag_add(x[0], x[1]))
+F(sub, ag_sub(x[0], x[1]))
+F(mul, ag_mul(x[0], x[1]))
+F(div, ag_div(x[0], x[1]))
+F(maximum, ag_maximum(x[0], x[1]))
+F(minimum, ag_minimum(x[0], x[1]))
+F(scale, ag_scale(x[0], -1.7))
+F(shift, ag_mul(x[0], ag_shift(x[0], 0.3)))
+F(pow, ag_pow(x[0], 2.7))
+F(pow_0, ag_pow(x[0], 0.0))
+F(pow_1, ag_pow(x[0], 1.0))
+F(pow_3, ag_pow(x[0], 3.0))
+F(pow_negative, ag_pow(x[0], -1.5))
+F(neg, ag_neg(x[0]))
+F(square, ag_square(x[0]))
+F(sqrt, ag_sqrt(x[0]))
+F(rsqrt, ag_rsqrt(x[0]))
+F(reciprocal, ag_reciprocal(x[0]))
+F(exp, ag_exp(x[0]))
+F(log, ag_log(x[0]))
+F(sin, ag_sin(x[0]))
+F(cos, ag_cos(x[0]))
+F(tanh, ag_tanh(x[0]))
+F(erf, ag_erf(x[0]))
+F(sigmoid, ag_sigmoid(x[0]))
+F(softplus, ag_softplus(x[0]))
+F(relu, ag_relu(x[0]))
+F(gelu, ag_gelu(x[0]))
+F(gelu_tanh, ag_gelu_tanh(x[0]))
+F(silu, ag_silu(x[0]))
+F(abs, ag_abs(x[0]))
+F(sign, ag_sign(x[0]))
+F(equal, ag_equal(x[0], x[1]))
+F(greater, ag_greater(x[0], x[1]))
+F(argmax, ag_argmax(x[0], -1))
+F(cast, ag_cast(ag_cast(x[0], AG_F32), AG_F64))
+F(sum, ag_sum(x[0], 1, 0))
+F(sum_all, ag_sum(x[0], AG_ALL, 0))
+F(sum_keep, ag_sum_over(x[0], (int[]){ 0, -1 }, 2, AG_KEEP_DIM))
+F(mean, ag_mean_over(x[0], (int[]){ 0, 2 }, 2, 0))
+F(max, ag_max(x[0], 1, 0))
+F(max_over, ag_max_over(x[0], (int[]){ 0, 2 }, 2, AG_KEEP_DIM))
+F(logsumexp, ag_logsumexp(x[0], -1, 0))
+F(logsumexp_over, ag_logsumexp_over(x[0], (int[]){ 0, 2 }, 2, AG_KEEP_DIM))
+F(cumsum, ag_cumsum(x[0], 1))
+F(cumsum_last, ag_cumsum(x[0], -1))
+F(matmul, ag_matmul(x[0], x[1]))
+F(matmul_transposed, ag_matmul(ag_transpose(x[0], -1, -2), x[1]))
+F(dot, ag_dot(x[0], x[1]))
+F(outer, ag_outer(x[0], x[1]))
+F(permute, ag_mul(ag_permute(x[0], (int[]){ 2, 0, 1 }, 3), x[1]))
+F(transpose, ag_mul(ag_transpose(x[0], 0, 1), x[1]))
+F(reshape, ag_mul(ag_reshape(ag_transpose(x[0], 0, 1), AG_SHAPE(3, -1)), x[1]))
+F(slice, ag_slice(x[0], 1, 1, AG_END, 2))
+F(unslice,
+  ag_concat((ag_var[]){ ag_slice(x[0], 0, 1, 2, 1), ag_slice(x[0], 0, 0, AG_END, 2) }, 2, 0))
+F(flip, ag_mul(ag_flip(x[0], 1), x[0]))
+F(broadcast_to, ag_mul(ag_broadcast_to(x[0], AG_SHAPE(2, 3, 4)), x[1]))
+F(sum_to, ag_sum_to(x[0], AG_SHAPE(3, 1)))
+F(squeeze, ag_squeeze(ag_unsqueeze(x[0], 1), 1))
+F(contiguous, ag_contiguous(ag_transpose(x[0], 0, 1)))
+F(concat, ag_concat((ag_var[]){ x[0], x[1], x[0], x[2] }, 4, 1))
+F(stack, ag_stack((ag_var[]){ x[0], x[1] }, 2, 1))
+F(softmax, ag_softmax(x[0], -1))
+F(softmax_first, ag_softmax(x[0], 0))
+F(log_softmax, ag_log_softmax(x[0], -1))
+F(log_softmax_first, ag_log_softmax(x[0], 0))
+F(binary_cross_entropy, ag_binary_cross_entropy(x[0], ag_sigmoid(x[1]), AG_MEAN))
+F(mean_squared_error, ag_mean_squared_error(x[0], x[1]))
+F(twice, ag_add(ag_mul(x[0], x[0]), ag_add(x[0], x[0])))
+
+static ag_var mask_of(ag_context *c)
+{
+    return ag_indices(c, AG_SHAPE(2, 1, 4), (int64_t[]){ 1, 0, 0, 1, 0, 1, 0, 0 });
+}
+
+static ag_var rows_of(ag_context *c)
+{
+    return ag_indices(c, AG_SHAPE(2, 3), (int64_t[]){ 3, 0, 3, 1, 3, 0 });
+}
+
+static ag_var labels_of(ag_context *c)
+{
+    return ag_indices(c, AG_SHAPE(2, 3), (int64_t[]){ 0, 3, 1, 2, 2, 0 });
+}
+
+F(where, ag_where(mask_of(c), x[0], x[1]))
+F(masked_fill, ag_masked_fill(x[0], mask_of(c), 0.7))
+F(masked_softmax, ag_softmax(ag_masked_fill(x[0], mask_of(c), -INFINITY), -1))
+F(gather_rows, ag_gather_rows(x[0], rows_of(c)))
+F(scatter_add_rows, ag_scatter_add_rows(x[0], rows_of(c), 5))
+F(cross_entropy, ag_cross_entropy(x[0], labels_of(c)))
+F(cross_entropy_sum,
+  ag_cross_entropy_with(x[0], labels_of(c),
+                        &(ag_cross_entropy_options){
+                            .ignore = true, .ignore_index = 2, .reduction = AG_SUM }))
+F(cross_entropy_ignore,
+  ag_cross_entropy_with(x[0], labels_of(c),
+                        &(ag_cross_entropy_options){ .ignore = true, .ignore_index = 0 }))
+
+#define VECTOR(domain, n) \
+    {                     \
+        domain, 1,        \
+        {                 \
+            n             \
+        }                 \
+    }
+#define MATRIX(domain, m, n) \
+    {                        \
+        domain, 2,           \
+        {                    \
+            m, n             \
+        }                    \
+    }
+#define CUBE(domain, l, m, n) \
+    {                         \
+        domain, 3,            \
+        {                     \
+            l, m, n           \
+        }                     \
+    }
+
+/* clang-format off */
+static const ag_op_case cases[] = {
+    { "add", "add", f_add, false, 2, { CUBE(AG_ANY, 2, 3, 4), CUBE(AG_ANY, 2, 3, 4) } },
+    { "add/broadcast", "add", f_add, false, 2, { CUBE(AG_ANY, 2, 1, 4), MATRIX(AG_ANY, 3, 1) } },
+    { "sub", "sub", f_sub, false, 2, { CUBE(AG_ANY, 2, 3, 4), CUBE(AG_ANY, 2, 3, 4) } },
+    { "sub/broadcast", "sub", f_sub, false, 2, { VECTOR(AG_ANY, 4), CUBE(AG_ANY, 2, 3, 1) } },
+    { "mul", "mul", f_mul, false, 2, { CUBE(AG_ANY, 2, 3, 4), CUBE(AG_ANY, 2, 3, 4) } },
+    { "mul/broadcast", "mul", f_mul, false, 2, { CUBE(AG_ANY, 2, 1, 4), MATRIX(AG_ANY, 3, 1) } },
+    { "mul/twice", "mul", f_twice, false, 1, { MATRIX(AG_ANY, 2, 3) } },
+    { "div", "div", f_div, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_NONZERO, 3, 4) } },
+    { "div/broadcast", "div", f_div, false, 2, { MATRIX(AG_ANY, 3, 1), CUBE(AG_NONZERO, 2, 1, 4) } },
+    { "maximum", "maximum", f_maximum, false, 2, { MATRIX(AG_SEPARATE, 3, 4), VECTOR(AG_POSITIVE, 1) } },
+    { "minimum", "minimum", f_minimum, false, 2, { VECTOR(AG_POSITIVE, 1), MATRIX(AG_SEPARATE, 3, 4) } },
+    { "scale", "scale", f_scale, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "shift", "shift", f_shift, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "pow", "pow", f_pow, false, 1, { MATRIX(AG_POSITIVE, 3, 4) } },
+    { "pow/0", "pow", f_pow_0, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "pow/1", "pow", f_pow_1, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "pow/3", "pow", f_pow_3, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "pow/negative", "pow", f_pow_negative, false, 1, { MATRIX(AG_POSITIVE, 3, 4) } },
+    { "neg", "neg", f_neg, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "square", "square", f_square, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "sqrt", "sqrt", f_sqrt, false, 1, { MATRIX(AG_POSITIVE, 3, 4) } },
+    { "rsqrt", "rsqrt", f_rsqrt, false, 1, { MATRIX(AG_POSITIVE, 3, 4) } },
+    { "reciprocal", "reciprocal", f_reciprocal, false, 1, { MATRIX(AG_NONZERO, 3, 4) } },
+    { "exp", "exp", f_exp, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "log", "log", f_log, false, 1, { MATRIX(AG_POSITIVE, 3, 4) } },
+    { "sin", "sin", f_sin, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "cos", "cos", f_cos, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "tanh", "tanh", f_tanh, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "erf", "erf", f_erf, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "sigmoid", "sigmoid", f_sigmoid, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "softplus", "softplus", f_softplus, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "relu", "relu", f_relu, false, 1, { MATRIX(AG_NONZERO, 3, 4) } },
+    { "gelu", "gelu", f_gelu, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "gelu_tanh", "gelu_tanh", f_gelu_tanh, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "silu", "silu", f_silu, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "abs", "abs", f_abs, false, 1, { MATRIX(AG_NONZERO, 3, 4) } },
+    { "sign", "sign", f_sign, true, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "equal", "equal", f_equal, true, 2, { MATRIX(AG_ANY, 3, 4), VECTOR(AG_ANY, 4) } },
+    { "greater", "greater", f_greater, true, 2, { MATRIX(AG_ANY, 3, 4), VECTOR(AG_ANY, 4) } },
+    { "argmax", "argmax", f_argmax, true, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "where", "where", f_where, false, 2, { MATRIX(AG_ANY, 3, 4), CUBE(AG_ANY, 2, 1, 1) } },
+    { "masked_fill", "masked_fill", f_masked_fill, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "cast", "cast", f_cast, false, 1, { MATRIX(AG_DYADIC, 3, 4) } },
+    { "sum", "sum", f_sum, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "sum/all", "sum", f_sum_all, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "sum/keep", "sum", f_sum_keep, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "mean", "sum", f_mean, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "max", "max", f_max, false, 1, { CUBE(AG_SEPARATE, 2, 3, 4) } },
+    { "max/over", "max", f_max_over, false, 1, { CUBE(AG_SEPARATE, 2, 3, 4) } },
+    { "logsumexp", "logsumexp", f_logsumexp, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "logsumexp/over", "logsumexp", f_logsumexp_over, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "cumsum", "cumsum", f_cumsum, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "cumsum/last", "cumsum", f_cumsum_last, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "matmul", "matmul", f_matmul, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 4, 5) } },
+    { "matmul/rows", "matmul", f_matmul, false, 2, { CUBE(AG_ANY, 2, 3, 4), MATRIX(AG_ANY, 4, 5) } },
+    { "matmul/batch", "matmul", f_matmul, false, 2, { CUBE(AG_ANY, 2, 3, 4), CUBE(AG_ANY, 2, 4, 5) } },
+    { "matmul/broadcast", "matmul", f_matmul, false, 2, { CUBE(AG_ANY, 1, 3, 4), CUBE(AG_ANY, 2, 4, 3) } },
+    { "matmul/left", "matmul", f_matmul, false, 2, { MATRIX(AG_ANY, 3, 4), CUBE(AG_ANY, 2, 4, 3) } },
+    { "matmul/transposed", "matmul", f_matmul_transposed, false, 2, { CUBE(AG_ANY, 2, 4, 3), MATRIX(AG_ANY, 4, 2) } },
+    { "dot", "mul", f_dot, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
+    { "outer", "mul", f_outer, false, 2, { VECTOR(AG_ANY, 3), VECTOR(AG_ANY, 4) } },
+    { "permute", "permute", f_permute, false, 2, { CUBE(AG_ANY, 2, 3, 4), CUBE(AG_ANY, 4, 2, 3) } },
+    { "transpose", "permute", f_transpose, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 4, 3) } },
+    { "reshape", "reshape", f_reshape, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
+    { "slice", "slice", f_slice, false, 1, { CUBE(AG_ANY, 2, 4, 3) } },
+    { "unslice", "unslice", f_unslice, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "flip", "flip", f_flip, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "broadcast_to", "broadcast_to", f_broadcast_to, false, 2, { MATRIX(AG_ANY, 3, 1), CUBE(AG_ANY, 2, 3, 4) } },
+    { "sum_to", "sum_to", f_sum_to, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "squeeze", "reshape", f_squeeze, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "contiguous", "contiguous", f_contiguous, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "concat", "concat", f_concat, false, 3, { MATRIX(AG_ANY, 3, 2), MATRIX(AG_ANY, 3, 1), MATRIX(AG_ANY, 3, 3) } },
+    { "stack", "concat", f_stack, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
+    { "gather_rows", "gather_rows", f_gather_rows, false, 1, { MATRIX(AG_ANY, 4, 3) } },
+    { "scatter_add_rows", "scatter_add_rows", f_scatter_add_rows, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "softmax", "softmax", f_softmax, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "softmax/first", "softmax", f_softmax_first, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "softmax/masked", "softmax", f_masked_softmax, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "log_softmax", "log_softmax", f_log_softmax, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "log_softmax/first", "log_softmax", f_log_softmax_first, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "cross_entropy", "cross_entropy", f_cross_entropy, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "cross_entropy/sum", "cross_entropy", f_cross_entropy_sum, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "cross_entropy/ignore", "cross_entropy", f_cross_entropy_ignore, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "binary_cross_entropy", "softplus", f_binary_cross_entropy, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
+    { "softplus", "softplus", f_softplus, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "mean_squared_error", "square", f_mean_squared_error, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
+};
+/* clang-format on */
+
+int ag_op_case_count(void)
+{
+    return (int)(sizeof cases / sizeof cases[0]);
+}
+
+const ag_op_case *ag_op_case_at(int i)
+{
+    return i >= 0 && i < ag_op_case_count() ? &cases[i] : NULL;
+}
+
+/* ---- Running one ---- */
+
+/* Fills x with numbers of a domain; scale enlarges those of AG_ANY. */
+static void draw(ag_tensor *x, ag_domain domain, double scale, ag_random *random)
+{
+    int64_t n = ag_tensor_count(x), order[64];
+    if (domain == AG_SEPARATE)
+        ag_random_permutation(random, n, order);
+    for (int64_t k = 0; k < n; k++) {
+        double u = ag_random_uniform(random), value = 0.0;
+        if (domain == AG_ANY)
+            value = scale * ag_random_normal(random);
+        else if (domain == AG_POSITIVE)
+            value = 0.3 + 2.0 * u;
+        else if (domain == AG_NONZERO)
+            value = (u < 0.5 ? -1.0 : 1.0) * (0.2 + 4.0 * fmin(u, 1.0 - u));
+        else if (domain == AG_DYADIC)
+            value = floor(128.0 * u - 64.0) / 64.0;
+        else
+            value = 0.1 * (double)(order[k] - n / 2) + 0.05 * u;
+        ag_tensor_put(x, k, value);
+    }
+}
+
+static void check_point(const ag_op_case *op, bool second, int point, ag_case_result *result)
+{
+    static const double scales[] = { 1.0, 3.0, 8.0 };
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_random random = ag_random_stream(1, op->name, (uint64_t)point);
+    ag_var inputs[AG_CASE_INPUTS];
+    for (int i = 0; i < op->n; i++) {
+        const ag_case_input *input = &op->inputs[i];
+        inputs[i] = ag_require_gradient(ag_zeros(ctx, ag_shape_make(input->rank, input->dims)));
+        ag_tensor *x = ag_value_mutable(inputs[i]);
+        if (x)
+            draw(x, input->domain, scales[point], &random);
+    }
+    ag_gradcheck_report report = { .passed = false };
+    ag_gradcheck_options options = { .seed = (uint64_t)point };
+    if (op->no_gradient) {
+        ag_var y = op->f(ctx, inputs, op->n, NULL);
+        report.passed = ag_is_valid(y) && !ag_requires_gradient(y);
+        if (!report.passed)
+            snprintf(report.message, sizeof report.message, "the result asks for a gradient");
+    } else if (second) {
+        ag_gradcheck_second(ctx, op->f, NULL, inputs, op->n, &options, &report);
+    } else {
+        ag_gradcheck(ctx, op->f, NULL, inputs, op->n, &options, &report);
+    }
+    ag_case_note(result, &report);
+    ag_context_free(ctx);
+}
+
+void ag_op_case_run(const ag_op_case *op, bool second, ag_case_result *result)
+{
+    for (int point = 0; point < 3; point++)
+        check_point(op, second, point, result);
+}

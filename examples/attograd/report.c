@@ -1,0 +1,317 @@
+/* Lines for people, lines for programs, and pictures. */
+#include "report.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PATH_SIZE 4096
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+char *ag_report_count(int64_t n, char *text, size_t size)
+{
+    char digits[32];
+    int length = snprintf(digits, sizeof digits, "%" PRId64, n);
+    size_t used = 0;
+    for (int i = 0; i < length && used + 2 < size; i++) {
+        if (i > 0 && (length - i) % 3 == 0)
+            text[used++] = ',';
+        text[used++] = digits[i];
+    }
+    text[used] = '\0';
+    return text;
+}
+
+static const char *metric_name(const ag_report *r)
+{
+    return r->settings->task->metric == AG_ACCURACY ? "accuracy" : "mse";
+}
+
+static bool meets_target(const ag_report *r, double value)
+{
+    const ag_task *task = r->settings->task;
+    return task->metric == AG_ACCURACY ? value >= task->target : value <= task->target;
+}
+
+/* ---- The folder of --out ---- */
+
+bool ag_report_path(const ag_report *r, const char *name, char *path, size_t size)
+{
+    int length = snprintf(path, size, "%s/%s", r->settings->out, name);
+    if (length > 0 && (size_t)length < size)
+        return true;
+    fprintf(stderr, "attograd train: --out: the path is too long\n");
+    return false;
+}
+
+/* Makes the folder and those it lies in. */
+static bool make_folder(const char *path)
+{
+    char part[PATH_SIZE];
+    size_t length = strlen(path);
+    if (length >= sizeof part) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    for (size_t i = 1; i <= length; i++)
+        if (path[i] == '/' || path[i] == '\0') {
+            memcpy(part, path, i);
+            part[i] = '\0';
+            if (mkdir(part, 0777) != 0 && errno != EEXIST)
+                return false;
+        }
+    return true;
+}
+
+/* Opens a file of the folder for writing; NULL after saying why not. */
+static FILE *open_file(const ag_report *r, const char *name)
+{
+    char path[PATH_SIZE];
+    if (!ag_report_path(r, name, path, sizeof path))
+        return NULL;
+    FILE *file = fopen(path, "w");
+    if (!file)
+        fprintf(stderr, "attograd train: --out: cannot write %s: %s\n", path, strerror(errno));
+    return file;
+}
+
+bool ag_report_open(ag_report *r, const ag_settings *settings)
+{
+    *r = (ag_report){ .settings = settings, .steps_to_target = -1, .value = NAN, .loss = NAN };
+    r->live = !settings->json && isatty(STDOUT_FILENO);
+    if (!settings->out)
+        return true;
+    if (!make_folder(settings->out)) {
+        fprintf(stderr, "attograd train: --out: cannot make the folder %s: %s\n", settings->out,
+                strerror(errno));
+        return false;
+    }
+    r->log = open_file(r, "train.jsonl");
+    return r->log != NULL;
+}
+
+/* Sends out what was said, and notes the first time that this fails. */
+static void flush(ag_report *r)
+{
+    errno = 0;
+    if ((fflush(stdout) != 0 || ferror(stdout)) && !r->failed_stdout)
+        r->failed_stdout = errno ? errno : EIO;
+    if (r->log && (fflush(r->log) != 0 || ferror(r->log)) && !r->failed_log)
+        r->failed_log = errno ? errno : EIO;
+}
+
+bool ag_report_written(ag_report *r)
+{
+    flush(r);
+    if (r->failed_stdout)
+        fprintf(stderr, "attograd train: cannot write to standard output: %s\n",
+                strerror(r->failed_stdout));
+    if (r->failed_log)
+        fprintf(stderr, "attograd train: --out: cannot write train.jsonl: %s\n",
+                strerror(r->failed_log));
+    return !r->failed_stdout && !r->failed_log;
+}
+
+void ag_report_close(ag_report *r)
+{
+    if (r->log)
+        fclose(r->log);
+    r->log = NULL;
+}
+
+/* ---- JSON: one object a line ---- */
+
+/* A number, or null where JSON has none. */
+static const char *number(double x, char *text)
+{
+    if (isfinite(x))
+        snprintf(text, 32, "%.9g", x);
+    else
+        strcpy(text, "null");
+    return text;
+}
+
+static void emit(ag_report *r, const char *line)
+{
+    if (r->settings->json)
+        puts(line);
+    if (r->log)
+        fprintf(r->log, "%s\n", line);
+    flush(r);
+}
+
+static void emit_evaluation(ag_report *r, int64_t step, double loss, double value)
+{
+    char line[256], a[32], b[32];
+    snprintf(line, sizeof line,
+             "{\"event\":\"eval\",\"step\":%" PRId64 ",\"loss\":%s,\"value\":%s}", step,
+             number(loss, a), number(value, b));
+    emit(r, line);
+}
+
+static void emit_done(ag_report *r)
+{
+    const ag_settings *s = r->settings;
+    char line[512], value[32], target[32], seconds[32], reached_at[32] = "null";
+    if (r->steps_to_target >= 0)
+        snprintf(reached_at, sizeof reached_at, "%" PRId64, r->steps_to_target);
+    snprintf(line, sizeof line,
+             "{\"event\":\"done\",\"task\":\"%s\",\"metric\":\"%s\",\"value\":%s,\"target\":%s,"
+             "\"reached\":%s,\"steps\":%" PRId64 ",\"steps_to_target\":%s,\"params\":%" PRId64
+             ",\"seconds\":%s,\"seed\":%" PRId64 ",\"threads\":%" PRId64 ",\"dtype\":\"%s\"}",
+             s->task->name, metric_name(r), number(r->value, value),
+             number(s->task->target, target), meets_target(r, r->value) ? "true" : "false",
+             r->steps, reached_at, r->params, number(r->seconds, seconds), s->seed, s->threads,
+             ag_dtype_name(s->dtype));
+    emit(r, line);
+}
+
+/* ---- Lines for people ---- */
+
+static void show_line(ag_report *r, int64_t step, double loss)
+{
+    double seconds = now() - r->started, speed = (double)step / fmax(seconds, 1e-9);
+    char text[32], value[32] = "-";
+    if (!isnan(r->value))
+        snprintf(value, sizeof value, "%.4g", r->value);
+    printf("%sstep %5" PRId64 "  loss %-9.4g  %s %-8s  %s steps/s", r->live ? "\r" : "", step, loss,
+           metric_name(r), value, ag_report_count((int64_t)speed, text, sizeof text));
+    if (r->live)
+        printf("  %.1f s left\033[K", (double)(r->settings->steps - step) / speed);
+    else
+        putchar('\n');
+    flush(r);
+    r->shown = now();
+}
+
+void ag_report_interrupt(const ag_report *r)
+{
+    if (r->live)
+        putchar('\n');
+    fflush(stdout);
+}
+
+void ag_report_start(ag_report *r, int64_t params)
+{
+    r->params = params;
+    r->started = r->shown = now();
+}
+
+void ag_report_step(ag_report *r, int64_t step, double loss)
+{
+    ag_curve_add(&r->training, (double)step, loss);
+    if (r->live && now() - r->shown > 0.05)
+        show_line(r, step, loss);
+}
+
+void ag_report_evaluation(ag_report *r, int64_t step, double loss, double value)
+{
+    r->loss = loss;
+    r->value = value;
+    r->steps = step;
+    r->seconds = now() - r->started;
+    if (r->steps_to_target < 0 && meets_target(r, value))
+        r->steps_to_target = step;
+    ag_curve_add(&r->fresh, (double)step, loss);
+    emit_evaluation(r, step, loss, value);
+    if (!r->settings->json)
+        show_line(r, step, loss);
+}
+
+static void say_result(const ag_report *r)
+{
+    const ag_task *task = r->settings->task;
+    char fresh[32], steps[32], params[32];
+    printf("%s%s%s: %s %.4g on %s fresh sequences after %s steps, %.2f s, %s parameters\n",
+           r->live ? "\n" : "", task->name,
+           task->positions && !r->settings->positions ? " without positions" : "", metric_name(r),
+           r->value, ag_report_count(task->fresh, fresh, sizeof fresh),
+           ag_report_count(r->steps, steps, sizeof steps), r->seconds,
+           ag_report_count(r->params, params, sizeof params));
+    const char *relation = task->metric == AG_ACCURACY ? "at least" : "at most";
+    if (r->steps_to_target >= 0)
+        printf("the target, %s %.4g, was first reached at step %" PRId64 "\n", relation,
+               task->target, r->steps_to_target);
+    else
+        printf("the target, %s %.4g, was not reached\n", relation, task->target);
+}
+
+void ag_report_result(ag_report *r, const ag_heatmap *map)
+{
+    const ag_promise *promise = ag_task_promise(r->settings->task, r->settings->positions);
+    emit_done(r);
+    if (r->settings->json)
+        return;
+    const char *no_colour = getenv("NO_COLOR"), *terminal = getenv("TERM");
+    bool plain = (no_colour && *no_colour) || !terminal || !strcmp(terminal, "dumb");
+    say_result(r);
+    putchar('\n');
+    ag_heatmap_draw(map, stdout, isatty(STDOUT_FILENO) && !plain);
+    if (promise->failure)
+        printf("\nThis is an honest failure, expected to stay between %.2f and %.2f.\n%s\n",
+               promise->low, promise->high, promise->reason);
+}
+
+bool ag_report_promise_kept(const ag_report *r)
+{
+    const ag_task *task = r->settings->task;
+    const ag_promise *promise = ag_task_promise(task, r->settings->positions);
+    int64_t steps = r->settings->optimizer == AG_USE_SGD ? task->sgd_steps : promise->steps;
+    bool in_range = r->value >= promise->low && r->value <= promise->high;
+    bool in_time = promise->failure || (r->steps_to_target >= 0 && r->steps_to_target <= steps);
+    if (in_range && in_time)
+        return true;
+    fprintf(stderr,
+            "attograd train: %s did not keep its promise: %s %.4g, expected %.4g to %.4g%s"
+            " %" PRId64 " steps\n",
+            task->name, metric_name(r), r->value, promise->low, promise->high,
+            promise->failure ? " after" : " within", steps);
+    return false;
+}
+
+/* ---- Pictures ---- */
+
+/* Closes a file that was written well, or says that it was not. */
+static bool close_file(FILE *file, bool written, const char *name)
+{
+    written = fclose(file) == 0 && written;
+    if (!written)
+        fprintf(stderr, "attograd train: --out: cannot write %s: %s\n", name, strerror(errno));
+    return written;
+}
+
+bool ag_report_pictures(const ag_report *r, const ag_heatmap *map)
+{
+    if (!r->settings->out)
+        return true;
+    const ag_task *task = r->settings->task;
+    const ag_promise *promise = ag_task_promise(task, r->settings->positions);
+    const char *bag = task->positions && !r->settings->positions ? " without positions" : "";
+    char title[96];
+    snprintf(title, sizeof title, "%s%s: the loss", task->name, bag);
+    FILE *file = open_file(r, "loss.svg");
+    if (!file)
+        return false;
+    ag_loss_picture picture = { .title = title,
+                                .training = &r->training,
+                                .fresh = &r->fresh,
+                                .known_loss = promise->known_loss,
+                                .known = promise->known,
+                                .logarithmic = task->metric == AG_MSE };
+    if (!close_file(file, ag_svg_loss(file, &picture), "loss.svg"))
+        return false;
+    snprintf(title, sizeof title, "%s%s: who attends to whom", task->name, bag);
+    file = open_file(r, "attention.svg");
+    return file && close_file(file, ag_svg_heatmap(file, map, title), "attention.svg");
+}

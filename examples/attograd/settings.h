@@ -1,0 +1,24 @@
+/* What "attograd train" is told: the task, and what differs from its defaults. */
+#ifndef AG_EXAMPLES_SETTINGS_H
+#define AG_EXAMPLES_SETTINGS_H
+
+#include "tasks.h"
+
+typedef enum ag_optimizer_kind { AG_USE_ADAM, AG_USE_SGD, AG_USE_ADAMW } ag_optimizer_kind;
+
+typedef struct ag_settings {
+    const ag_task *task;
+    int64_t steps, batch, seed, threads;
+    double lr;
+    int optimizer;  /* an ag_optimizer_kind */
+    int normalizer; /* an ag_normalizer */
+    bool positions;
+    ag_dtype dtype;
+    const char *out; /* a folder, or NULL */
+    bool json, expect;
+} ag_settings;
+
+/* From the words after "train"; false after a mistake, which was reported. */
+bool ag_settings_read(int argc, char **argv, ag_settings *settings);
+
+#endif

@@ -1,0 +1,31 @@
+/* Pictures of a training: its loss as a curve, its attention as a heat map. */
+#ifndef AG_EXAMPLES_SVG_H
+#define AG_EXAMPLES_SVG_H
+
+#include "heatmap.h"
+
+#define AG_CURVE_POINTS 1024
+
+/* A curve of any length in a fixed number of points: when they are full every
+ * second one is dropped, and from then on half as many are taken. */
+typedef struct ag_curve {
+    int64_t seen, stride;
+    int count;
+    double x[AG_CURVE_POINTS], y[AG_CURVE_POINTS];
+} ag_curve;
+
+void ag_curve_add(ag_curve *curve, double x, double y);
+
+typedef struct ag_loss_picture {
+    const char *title;
+    const ag_curve *training, *fresh; /* of each step; of the evaluations */
+    double known_loss;                /* a line to compare with; none if 0 */
+    const char *known;
+    bool logarithmic;
+} ag_loss_picture;
+
+/* False if the file could not be written. */
+bool ag_svg_loss(FILE *file, const ag_loss_picture *picture);
+bool ag_svg_heatmap(FILE *file, const ag_heatmap *map, const char *title);
+
+#endif

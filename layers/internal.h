@@ -1,0 +1,45 @@
+/* What the files of the layers floor share, but users do not see. */
+#ifndef AG_LAYERS_INTERNAL_H
+#define AG_LAYERS_INTERNAL_H
+
+#include "../autograd/internal.h"
+#include "layers.h"
+
+/* ---- Parameters (params.c) ---- */
+
+/* One parameter and the name it is registered under. */
+typedef struct ag_params_entry {
+    const char *name;
+    ag_var var;
+} ag_params_entry;
+
+struct ag_params {
+    ag_context *context;
+    int count, capacity;
+    ag_params_entry *entries;
+};
+
+/* Forgets all parameters from the count-th on: how a layer that could not
+ * register all of its parameters takes back those that it did. */
+void ag_params_truncate(ag_params *params, int count);
+
+/* ---- Initialisers (init.c) ---- */
+
+/* False, with AG_ERR_ARGUMENT recorded, for an unknown kind or a value that
+ * the kind cannot use. name is the parameter's, for the message. */
+bool ag_init_check(ag_context *context, const char *name, ag_init init);
+
+/* Fills value, the tensor of the parameter called name. */
+bool ag_init_fill(ag_context *context, const char *name, ag_init init, ag_tensor *value);
+
+/* ---- What layers have in common (linear.c) ---- */
+
+/* False if an init call of a layer cannot start: NULL arguments, or an error
+ * that is already there. operation and name are for the message. */
+bool ag_layer_can_start(const ag_params *params, const char *operation, const void *layer,
+                        const char *name, const void *options);
+
+/* y = x W + b, b may be absent; x [.., m, d_in] has been checked. */
+ag_var ag_affine(ag_var x, ag_var w, ag_var b);
+
+#endif

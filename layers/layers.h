@@ -1,0 +1,188 @@
+/* attograd, the layers floor: what has parameters.
+ *
+ *   1  parameters and how they start
+ *   2  linear
+ *   3  self-attention
+ *   4  optimisers
+ */
+#ifndef AG_LAYERS_H
+#define AG_LAYERS_H
+
+#include "../autograd/autograd.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- 1  Parameters ----------------------------------------------------- */
+
+/* The ordered, named list of what learns. Layers register into it; optimisers
+ * and gradient checks walk it. It lives until the context ends. */
+typedef struct ag_params ag_params;
+
+AG_API ag_params *ag_params_new(ag_context *context);
+
+/* How a parameter starts. The numbers depend on the context's seed and the
+ * parameter's name, not on the order in which parameters are made. For a
+ * matrix [d_in, d_out], fan_in is d_in and fan_out d_out; leading axes are
+ * stacked matrices; a vector [d] has both equal to d. */
+typedef enum ag_init_kind {
+    AG_INIT_LECUN_NORMAL = 0, /* N(0, 1 / fan_in) */
+    AG_INIT_ZEROS,
+    AG_INIT_CONSTANT,       /* value */
+    AG_INIT_NORMAL,         /* N(0, value^2) */
+    AG_INIT_UNIFORM,        /* U(-value, value) */
+    AG_INIT_XAVIER_NORMAL,  /* N(0, 2 / (fan_in + fan_out)); Glorot, Bengio 2010 */
+    AG_INIT_XAVIER_UNIFORM, /* U(-a, a), a = sqrt(6 / (fan_in + fan_out)) */
+    AG_INIT_HE_NORMAL,      /* N(0, 2 / fan_in); He et al. 2015 */
+    AG_INIT_HE_UNIFORM      /* U(-a, a), a = sqrt(6 / fan_in) */
+} ag_init_kind;
+
+typedef struct ag_init {
+    ag_init_kind kind;
+    double value;
+} ag_init;
+
+/* A new parameter called prefix.name (or name, if prefix is NULL or ""), of
+ * the context's dtype. AG_ERR_ARGUMENT: a name that the list already has. */
+AG_API ag_var ag_params_add(ag_params *params, const char *prefix, const char *name, ag_shape shape,
+                            ag_init init);
+
+AG_API int ag_params_count(const ag_params *params);
+AG_API ag_var ag_params_at(const ag_params *params, int i);
+AG_API ag_var ag_params_find(const ag_params *params, const char *name); /* absent if not there */
+AG_API int64_t ag_params_size(const ag_params *params);                  /* numbers in all */
+AG_API void ag_params_clear_gradients(ag_params *params);
+
+/* The Euclidean norm of all gradients together; absent ones count as 0. */
+AG_API double ag_params_gradient_norm(const ag_params *params);
+
+/* Where that norm exceeds max_norm, multiplies every gradient by max_norm /
+ * norm. Returns the norm before. A norm that is not finite is an error
+ * (AG_ERR_ARGUMENT), and so is max_norm <= 0; nothing is changed then. */
+AG_API double ag_params_clip_gradients(ag_params *params, double max_norm);
+
+/* ---- 2  Linear --------------------------------------------------------- */
+
+typedef struct ag_linear_options {
+    int64_t d_in, d_out;
+    bool bias;    /* default none */
+    ag_init init; /* of the weight; default LECUN_NORMAL */
+} ag_linear_options;
+
+/* y = x W + b: x [.., d_in], W [d_in, d_out], b [d_out]. Parameters w and b. */
+typedef struct ag_linear {
+    ag_linear_options options;
+    ag_var w, b; /* b is absent without bias */
+} ag_linear;
+
+AG_API bool ag_linear_init(ag_linear *linear, ag_params *params, const char *name,
+                           const ag_linear_options *options);
+AG_API ag_var ag_linear_forward(const ag_linear *linear, ag_var x);
+
+/* ---- 3  Self-attention ------------------------------------------------- */
+
+/* What makes weights of a row of n scores. A masked score gets weight 0 with
+ * each of them; n counts the masked ones too. */
+typedef enum ag_normalizer {
+    AG_SOFTMAX = 0,
+    AG_SIGMOID, /* 1 / (1 + exp(log n - s)): sums to about 1 where scores are small */
+    AG_RELU,    /* max(s, 0) / n */
+    AG_LINEAR   /* s itself: linear attention */
+} ag_normalizer;
+
+typedef struct ag_attention_options {
+    int64_t d_in;  /* size of a token */
+    int64_t d_k;   /* size of a query and key, per head */
+    int64_t d_v;   /* size of a value, per head */
+    int64_t heads; /* default 1 */
+    int64_t d_out; /* with output projection: its size; default none */
+    bool bias;     /* of q, k, v (and the projection); default none */
+    bool causal;   /* token i attends to tokens 0 .. i only; default all */
+    double scale;  /* of the scores; default 1 / sqrt(d_k); 1 is the tutorial's */
+    ag_normalizer normalizer;
+    ag_init init; /* of the matrices; default LECUN_NORMAL */
+} ag_attention_options;
+
+/* Every token a_i gives a query q_i, a key k_i and a value v_i; alpha_ij =
+ * q_i . k_j says how much token i cares for token j; normalised over j they
+ * weight the values: b_i = sum_j alpha'_ij v_j. With one token a row:
+ *
+ *   Q = X W_q   K = X W_k   V = X W_v        X [.., t, d_in], Q, K [.., t, d_k], V [.., t, d_v]
+ *   S = scale Q K^T                          [.., t, t], row i: the scores of query i
+ *   A = normalizer of each row of S          [.., t, t]
+ *   O = A V                                  [.., t, d_v]
+ *
+ * Only W_q, W_k and W_v learn, unless biases (b_q, b_k, b_v) or an output
+ * projection (w_o, b_o) are asked for. With h heads the columns of W_q hold
+ * one head after the other, the heads run side by side, and their outputs
+ * are joined: O [.., t, h d_v]. */
+typedef struct ag_attention {
+    ag_attention_options options;
+    ag_var w_q, w_k, w_v, w_o; /* [d_in, h d_k], [d_in, h d_k], [d_in, h d_v], [h d_v, d_out] */
+    ag_var b_q, b_k, b_v, b_o;
+} ag_attention;
+
+/* Everything it computed: q, k [.., h, t, d_k], v [.., h, t, d_v], scores (scaled
+ * and masked) and weights [.., h, t, t], mixed = weights v [.., h, t, d_v]. Without
+ * the axis h for one head. */
+typedef struct ag_attention_trace {
+    ag_var q, k, v, scores, weights, mixed;
+} ag_attention_trace;
+
+/* Which scores count. Absent members mask nothing. */
+typedef struct ag_attention_mask {
+    ag_var lengths;  /* i64 [..], x's leading axes: only the first lengths tokens are real */
+    ag_var additive; /* broadcast to the scores and added to them; -inf masks. It
+                      * may ask for a gradient itself */
+} ag_attention_mask;
+
+/* AG_ERR_ARGUMENT: d_in, d_k or d_v below 1, other sizes negative, an unknown
+ * normalizer, a scale that is not finite. */
+AG_API bool ag_attention_init(ag_attention *attention, ag_params *params, const char *name,
+                              const ag_attention_options *options);
+
+/* x [.., t, d_in] -> [.., t, h d_v] or [.., t, d_out]. trace may be NULL. */
+AG_API ag_var ag_attention_forward(const ag_attention *attention, ag_var x,
+                                   ag_attention_trace *trace);
+AG_API ag_var ag_attention_forward_masked(const ag_attention *attention, ag_var x,
+                                          const ag_attention_mask *mask, ag_attention_trace *trace);
+
+/* ---- 4  Optimisers ----------------------------------------------------- */
+
+/* An optimiser lives until the context ends. */
+typedef struct ag_optimizer ag_optimizer;
+
+typedef struct ag_sgd_options {
+    double lr;       /* required */
+    double momentum; /* u = momentum u + g; p -= lr u; default 0 */
+} ag_sgd_options;
+
+/* Kingma, Ba 2015:  m = beta1 m + (1 - beta1) g     v = beta2 v + (1 - beta2) g^2
+ *   p -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon) */
+typedef struct ag_adam_options {
+    double lr;           /* required */
+    double beta1, beta2; /* default 0.9, 0.999 */
+    double epsilon;      /* default 1e-8 */
+    double weight_decay; /* ag_adamw_new only, default 0.01: p -= lr weight_decay p
+                          * (Loshchilov, Hutter 2019). A negative one stands for 0. */
+} ag_adam_options;
+
+/* AG_ERR_ARGUMENT: lr <= 0, a beta or momentum outside [0, 1), a negative epsilon. */
+AG_API ag_optimizer *ag_sgd_new(ag_params *params, const ag_sgd_options *options);
+AG_API ag_optimizer *ag_adam_new(ag_params *params, const ag_adam_options *options);
+AG_API ag_optimizer *ag_adamw_new(ag_params *params, const ag_adam_options *options);
+
+/* Moves every parameter that has a gradient and clears those gradients.
+ * AG_ERR_STATE if none has one: ag_backward was forgotten. */
+AG_API bool ag_optimizer_step(ag_optimizer *optimizer);
+
+AG_API double ag_optimizer_lr(const ag_optimizer *optimizer);
+AG_API bool ag_optimizer_set_lr(ag_optimizer *optimizer, double lr); /* lr >= 0 */
+AG_API int64_t ag_optimizer_steps(const ag_optimizer *optimizer);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

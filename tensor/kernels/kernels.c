@@ -1,0 +1,55 @@
+/* The loops of one instruction set: every template, once for f32 and once for
+ * f64. Compiled once per instruction set, with that set's compiler flags and
+ * AG_KERNELS_ISA = generic, avx2 or avx512. The only symbol that leaves this
+ * file is the table ag_kernels_<isa> at its end.
+ *
+ * A template knows T (the type), T_IS_F32, NAME(x) (x_f32 or x_f64) and
+ * VECTOR_BYTES, the width of the processor's registers. The tables with fused
+ * multiply-add want -ffp-contract=fast, the generic one -ffp-contract=off: so
+ * it rounds alike on every platform. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels.h"
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+
+#define T float
+#define T_IS_F32 1
+#define NAME(name) name##_f32
+#include "elementwise.inc"
+#include "matmul.inc"
+#include "rows.inc"
+#undef T
+#undef T_IS_F32
+#undef NAME
+
+#define T double
+#define T_IS_F32 0
+#define NAME(name) name##_f64
+#include "elementwise.inc"
+#include "matmul.inc"
+#include "rows.inc"
+#undef T
+#undef T_IS_F32
+#undef NAME
+
+#define TEXT_OF(word) #word
+#define TEXT(macro) TEXT_OF(macro)
+#define JOIN_OF(a, b) a##b
+#define JOIN(a, b) JOIN_OF(a, b)
+
+extern const ag_kernels JOIN(ag_kernels_, AG_KERNELS_ISA);
+
+const ag_kernels JOIN(ag_kernels_, AG_KERNELS_ISA) = {
+    .isa = TEXT(AG_KERNELS_ISA),
+    .elementwise = { &elementwise_kernels_f32, &elementwise_kernels_f64 },
+    .matmul = { &matmul_kernels_f32, &matmul_kernels_f64 },
+    .rows = { &row_kernels_f32, &row_kernels_f64 },
+};

@@ -1,0 +1,34 @@
+/* The table of loops of one instruction set, and how it is made.
+ *
+ * kernels.c is compiled once per instruction set (AG_KERNELS_ISA names it) and
+ * includes each template (*.inc) once per type. A template is ordinary C
+ * written for a type T: the loops stand in one place, whatever the type and
+ * the processor. kernels/dispatch.c picks a table at run time.
+ */
+#ifndef AG_KERNELS_H
+#define AG_KERNELS_H
+
+#include "../internal.h"
+#include "elementwise.h"
+#include "matmul.h"
+#include "rows.h"
+
+/* One loop table for each float type. */
+enum { AG_KERNELS_F32, AG_KERNELS_F64, AG_KERNELS_TYPES };
+
+typedef struct ag_kernels {
+    const char *isa;
+    const ag_elementwise_kernels *elementwise[AG_KERNELS_TYPES];
+    const ag_matmul_kernels *matmul[AG_KERNELS_TYPES];
+    const ag_row_kernels *rows[AG_KERNELS_TYPES];
+} ag_kernels;
+
+/* The table that every build has and every processor runs. */
+extern const ag_kernels ag_kernels_generic;
+
+static inline int ag_kernels_type(ag_dtype dtype)
+{
+    return dtype == AG_F64 ? AG_KERNELS_F64 : AG_KERNELS_F32;
+}
+
+#endif

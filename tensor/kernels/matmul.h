@@ -1,0 +1,32 @@
+/* The matrix product of one tile; see matmul.inc. */
+#ifndef AG_KERNELS_MATMUL_H
+#define AG_KERNELS_MATMUL_H
+
+#include "../internal.h"
+
+/* A matrix of any strides, in elements. */
+typedef struct ag_matrix {
+    const void *data;
+    int64_t row, column;
+} ag_matrix;
+
+/* c [m, n] = a [m, k] b [k, n]; the rows of c are c_row elements apart.
+ * m <= tile_rows. */
+typedef struct ag_matmul_tile {
+    int64_t m, n, k;
+    ag_matrix a, b;
+    void *c;
+    int64_t c_row;
+} ag_matmul_tile;
+
+typedef struct ag_matmul_kernels {
+    int64_t tile_rows, tile_columns; /* of the tiles that threads share out */
+
+    /* The bytes of scratch that tile needs for a product of at most this size. */
+    size_t (*scratch)(int64_t m, int64_t k);
+
+    /* scratch is aligned to AG_ALIGNMENT. */
+    void (*tile)(const ag_matmul_tile *tile, void *scratch);
+} ag_matmul_kernels;
+
+#endif

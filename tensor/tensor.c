@@ -1,0 +1,309 @@
+/* Shapes and tensors: sizes, elements, making and filling. Views are in
+ * views.c, copies in copy.c. */
+#include "internal.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- Dtypes ---- */
+
+size_t ag_dtype_size(ag_dtype dtype)
+{
+    switch (dtype) {
+    case AG_F32:
+        return 4;
+    case AG_F64:
+    case AG_I64:
+        return 8;
+    case AG_DEFAULT_DTYPE:
+        break;
+    }
+    return 0;
+}
+
+const char *ag_dtype_name(ag_dtype dtype)
+{
+    switch (dtype) {
+    case AG_F32:
+        return "f32";
+    case AG_F64:
+        return "f64";
+    case AG_I64:
+        return "i64";
+    case AG_DEFAULT_DTYPE:
+        return "default";
+    }
+    return "unknown dtype";
+}
+
+bool ag_dtype_is_float(ag_dtype dtype)
+{
+    return dtype == AG_F32 || dtype == AG_F64;
+}
+
+/* ---- Shapes ---- */
+
+ag_shape ag_shape_make(int rank, const int64_t *dims)
+{
+    ag_shape shape = { .rank = rank };
+    for (int i = 0; i < rank && i < AG_MAX_RANK && dims; i++)
+        shape.dims[i] = dims[i];
+    return shape;
+}
+
+int64_t ag_shape_count(ag_shape shape)
+{
+    int64_t count = 1;
+    for (int i = 0; i < shape.rank && i < AG_MAX_RANK; i++)
+        if (shape.dims[i] <= 0)
+            return 0;
+    for (int i = 0; i < shape.rank && i < AG_MAX_RANK; i++)
+        count = count > INT64_MAX / shape.dims[i] ? INT64_MAX : count * shape.dims[i];
+    return count;
+}
+
+bool ag_shape_equal(ag_shape a, ag_shape b)
+{
+    if (a.rank != b.rank)
+        return false;
+    for (int i = 0; i < a.rank && i < AG_MAX_RANK; i++)
+        if (a.dims[i] != b.dims[i])
+            return false;
+    return true;
+}
+
+char *ag_shape_text(ag_shape shape, char *text, size_t size)
+{
+    size_t used = 0;
+    if (size == 0)
+        return text;
+    for (int i = -1; i < shape.rank && i < AG_MAX_RANK && used < size; i++) {
+        int n = i < 0 ? snprintf(text, size, "[")
+                      : snprintf(text + used, size - used, i ? ",%lld" : "%lld",
+                                 (long long)shape.dims[i]);
+        used += n > 0 ? (size_t)n : 0;
+    }
+    if (used < size)
+        snprintf(text + used, size - used, "]");
+    return text;
+}
+
+bool ag_shape_broadcast(ag_shape a, ag_shape b, ag_shape *result)
+{
+    ag_shape shape = { .rank = a.rank > b.rank ? a.rank : b.rank };
+    if (shape.rank > AG_MAX_RANK || a.rank < 0 || b.rank < 0)
+        return false;
+    for (int i = 1; i <= shape.rank; i++) {
+        int64_t x = i <= a.rank ? a.dims[a.rank - i] : 1;
+        int64_t y = i <= b.rank ? b.dims[b.rank - i] : 1;
+        if (x != y && x != 1 && y != 1)
+            return false;
+        shape.dims[shape.rank - i] = x == 1 ? y : x;
+    }
+    *result = shape;
+    return true;
+}
+
+bool ag_shape_bytes(ag_context *context, ag_dtype dtype, ag_shape shape, size_t *bytes)
+{
+    if (shape.rank < 0 || shape.rank > AG_MAX_RANK)
+        return ag_fail(context, AG_ERR_SHAPE, "tensor: rank %d is not in 0 .. %d", shape.rank,
+                       AG_MAX_RANK);
+    char text[128];
+    size_t item = ag_dtype_size(dtype);
+    if (item == 0)
+        return ag_fail(context, AG_ERR_DTYPE, "tensor: %s", ag_dtype_name(dtype));
+    bool empty = false;
+    for (int i = 0; i < shape.rank; i++) {
+        if (shape.dims[i] < 0)
+            return ag_fail(context, AG_ERR_SHAPE, "tensor: a size in %s is negative",
+                           ag_shape_text(shape, text, sizeof text));
+        empty = empty || shape.dims[i] == 0;
+    }
+    /* The product of the sizes other than 0 must fit too: strides are made from them. */
+    int64_t limit = PTRDIFF_MAX / (int64_t)item, count = 1;
+    for (int i = 0; i < shape.rank; i++) {
+        if (shape.dims[i] > 0 && count > limit / shape.dims[i])
+            return ag_fail(context, AG_ERR_MEMORY, "tensor: %s has more elements than fit",
+                           ag_shape_text(shape, text, sizeof text));
+        count *= shape.dims[i] > 0 ? shape.dims[i] : 1;
+    }
+    *bytes = empty ? 0 : (size_t)count * item;
+    return true;
+}
+
+/* ---- Tensors ---- */
+
+ag_tensor ag_tensor_over(void *data, ag_dtype dtype, ag_shape shape)
+{
+    ag_tensor tensor;
+    tensor.data = data;
+    tensor.dtype = dtype;
+    tensor.rank = shape.rank;
+    int64_t stride = 1;
+    for (int i = shape.rank - 1; i >= 0; i--) {
+        tensor.dims[i] = shape.dims[i];
+        tensor.strides[i] = stride;
+        stride *= shape.dims[i] > 0 ? shape.dims[i] : 1;
+    }
+    return tensor;
+}
+
+bool ag_tensor_allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, ag_shape shape,
+                        ag_tensor *tensor)
+{
+    size_t bytes;
+    if (!ag_shape_bytes(context, dtype, shape, &bytes))
+        return false;
+    void *data = ag_memory_new(context, lifetime, bytes);
+    if (!data)
+        return false;
+    *tensor = ag_tensor_over(data, dtype, shape);
+    return true;
+}
+
+ag_tensor *ag_tensor_new(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, ag_shape shape)
+{
+    if (!context || context->error)
+        return NULL;
+    if (dtype == AG_DEFAULT_DTYPE)
+        dtype = context->dtype;
+    size_t bytes = 0;
+    if (!ag_shape_bytes(context, dtype, shape, &bytes))
+        return NULL;
+    ag_tensor *tensor = ag_memory_new(context, lifetime, sizeof *tensor);
+    if (!tensor || !ag_tensor_allocate(context, lifetime, dtype, shape, tensor))
+        return NULL;
+    memset(tensor->data, 0, bytes);
+    return tensor;
+}
+
+ag_shape ag_tensor_shape(const ag_tensor *tensor)
+{
+    if (!tensor)
+        return (ag_shape){ .rank = -1 };
+    return ag_shape_make(tensor->rank, tensor->dims);
+}
+
+int64_t ag_tensor_count(const ag_tensor *tensor)
+{
+    if (!tensor)
+        return 0;
+    int64_t count = 1;
+    for (int i = 0; i < tensor->rank; i++)
+        count *= tensor->dims[i];
+    return count;
+}
+
+bool ag_tensor_is_contiguous(const ag_tensor *tensor)
+{
+    if (!tensor)
+        return false;
+    int64_t stride = 1;
+    for (int i = tensor->rank - 1; i >= 0; i--) {
+        if (tensor->dims[i] == 0)
+            return true;
+        if (tensor->dims[i] != 1 && tensor->strides[i] != stride)
+            return false;
+        stride *= tensor->dims[i];
+    }
+    return true;
+}
+
+/* ---- Elements ---- */
+
+static double read_element(const ag_tensor *tensor, int64_t offset)
+{
+    switch (tensor->dtype) {
+    case AG_F32:
+        return (double)((const float *)tensor->data)[offset];
+    case AG_F64:
+        return ((const double *)tensor->data)[offset];
+    case AG_I64:
+        return (double)((const int64_t *)tensor->data)[offset];
+    case AG_DEFAULT_DTYPE:
+        break;
+    }
+    return NAN;
+}
+
+static void write_element(ag_tensor *tensor, int64_t offset, double value)
+{
+    switch (tensor->dtype) {
+    case AG_F32:
+        ((float *)tensor->data)[offset] = (float)value;
+        break;
+    case AG_F64:
+        ((double *)tensor->data)[offset] = value;
+        break;
+    case AG_I64:
+        ((int64_t *)tensor->data)[offset] = ag_to_int64(value);
+        break;
+    case AG_DEFAULT_DTYPE:
+        break;
+    }
+}
+
+static bool offset_of_index(const ag_tensor *tensor, const int64_t *index, int64_t *offset)
+{
+    if (!tensor || (!index && tensor->rank > 0))
+        return false;
+    *offset = 0;
+    for (int i = 0; i < tensor->rank; i++) {
+        if (index[i] < 0 || index[i] >= tensor->dims[i])
+            return false;
+        *offset += index[i] * tensor->strides[i];
+    }
+    return true;
+}
+
+static bool offset_of_place(const ag_tensor *tensor, int64_t k, int64_t *offset)
+{
+    if (k < 0 || k >= ag_tensor_count(tensor))
+        return false;
+    *offset = 0;
+    for (int i = tensor->rank - 1; i >= 0; i--) {
+        *offset += k % tensor->dims[i] * tensor->strides[i];
+        k /= tensor->dims[i];
+    }
+    return true;
+}
+
+double ag_tensor_get(const ag_tensor *tensor, const int64_t *index)
+{
+    int64_t offset;
+    return offset_of_index(tensor, index, &offset) ? read_element(tensor, offset) : NAN;
+}
+
+bool ag_tensor_set(ag_tensor *tensor, const int64_t *index, double value)
+{
+    int64_t offset;
+    if (!offset_of_index(tensor, index, &offset))
+        return false;
+    write_element(tensor, offset, value);
+    return true;
+}
+
+double ag_tensor_at(const ag_tensor *tensor, int64_t k)
+{
+    int64_t offset;
+    return offset_of_place(tensor, k, &offset) ? read_element(tensor, offset) : NAN;
+}
+
+bool ag_tensor_put(ag_tensor *tensor, int64_t k, double value)
+{
+    int64_t offset;
+    if (!offset_of_place(tensor, k, &offset))
+        return false;
+    write_element(tensor, offset, value);
+    return true;
+}
+
+int ag_axis(ag_context *context, const char *operation, int axis, int rank)
+{
+    if (axis < -rank || axis >= rank) {
+        ag_fail(context, AG_ERR_INDEX, "%s: axis %d of a tensor of rank %d", operation, axis, rank);
+        return -1;
+    }
+    return axis < 0 ? axis + rank : axis;
+}

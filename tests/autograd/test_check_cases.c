@@ -1,0 +1,59 @@
+/* Every operation of the table passes the gradient check, in first and second
+ * order, near initial values and at trained and saturated points. */
+#include "../../examples/attograd/cases.h"
+
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <string.h>
+
+Test(check_cases, every_operation_has_one)
+{
+    for (int i = 0; i < ag_op_count(); i++) {
+        bool covered = false;
+        for (int k = 0; k < ag_op_case_count(); k++)
+            covered = covered || !strcmp(ag_op_case_at(k)->covers, ag_op_at(i)->name);
+        cr_expect(covered, "the operation %s has no check case", ag_op_at(i)->name);
+    }
+    cr_expect(ag_op_at(-1) == NULL && ag_op_at(ag_op_count()) == NULL);
+}
+
+/* A case must run the operation that it says it covers, or the test above is hollow. */
+Test(check_cases, every_case_runs_its_operation)
+{
+    for (int k = 0; k < ag_op_case_count(); k++) {
+        const ag_op_case *op = ag_op_case_at(k);
+        ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+        ag_var inputs[AG_CASE_INPUTS], gradients[AG_CASE_INPUTS];
+        for (int i = 0; i < op->n; i++)
+            inputs[i] = ag_require_gradient(
+                ag_full(ctx, ag_shape_make(op->inputs[i].rank, op->inputs[i].dims), 0.5));
+        ag_var y = op->f(ctx, inputs, op->n, NULL);
+        if (!op->no_gradient)
+            ag_grad_from(y, y, inputs, op->n, gradients, AG_CREATE_GRAPH);
+        cr_assert(ag_status(ctx) == AG_OK, "%s: %s", op->name, ag_error_message(ctx));
+        bool found = false;
+        for (uint32_t i = 0; i < (uint32_t)ag_tape_length(ctx); i++) {
+            ag_var v = { ctx, i, inputs[0].generation };
+            found = found || !strcmp(ag_op_name(v), op->covers);
+        }
+        cr_expect(found, "%s does not run %s", op->name, op->covers);
+        ag_context_free(ctx);
+    }
+}
+
+ParameterizedTestParameters(check_cases, passes)
+{
+    static int cases[512];
+    int n = ag_case_count();
+    for (int i = 0; i < n && i < 512; i++)
+        cases[i] = i;
+    return cr_make_param_array(int, cases, (size_t)n);
+}
+
+ParameterizedTest(int *i, check_cases, passes)
+{
+    ag_case_result result;
+    ag_case_run(*i, &result);
+    cr_expect(result.passed, "%s (%s): %s, worst %g at %s", result.name, result.kind,
+              result.message, result.worst, result.at);
+}

@@ -1,0 +1,123 @@
+/* The program and what it should refuse: an exit status, and one line on
+ * stderr that says what would have been right. */
+#include "program.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+static int lines(const char *text)
+{
+    int count = 0;
+    for (; *text; text++)
+        count += *text == '\n';
+    return count;
+}
+
+/* The words are refused with the status, in one line that holds each part. */
+static void expect_refused(const char *words, const char *redirect, int status, const char *part,
+                           const char *other_part)
+{
+    ag_test_run run = ag_test_program(words, redirect);
+    cr_expect(run.status == status, "'%s' ended with %d, not %d", words, run.status, status);
+    cr_expect(lines(run.errors) == 1, "'%s' said: %s", words, run.errors);
+    cr_expect(strstr(run.errors, part), "'%s' said: %s", words, run.errors);
+    cr_expect(strstr(run.errors, other_part), "'%s' said: %s", words, run.errors);
+    cr_expect(!run.output || !*run.output, "'%s' printed: %s", words, run.output);
+    ag_test_run_free(&run);
+}
+
+Test(bad_input, unknown_words)
+{
+    expect_refused("trian reverse", NULL, 2, "unknown command 'trian'",
+                   "tasks, train, explain, check, version, help");
+    expect_refused("train revers", NULL, 2, "unknown task 'revers'",
+                   "reverse, lookup, nearest, adding, majority, regression, parity");
+    expect_refused("train ''", NULL, 2, "unknown task ''", "reverse, lookup");
+    expect_refused("train", NULL, 2, "which task?", "reverse, lookup");
+    expect_refused("train reverse lookup", NULL, 2, "one word too many: 'lookup'",
+                   "train TASK [options]");
+    expect_refused("train reverse reverse", NULL, 2, "one word too many", "usage");
+    expect_refused("tasks reverse", NULL, 2, "one word too many", "tasks [--json]");
+    expect_refused("version now", NULL, 2, "one word too many", "attograd version");
+    expect_refused("help me", NULL, 2, "one word too many", "attograd help");
+}
+
+Test(bad_input, unknown_options)
+{
+    expect_refused("train reverse --step 5", NULL, 2, "unknown option '--step'",
+                   "--steps, --seed, --batch, --lr, --optimizer, --normalizer, --no-positions, "
+                   "--threads, --dtype, --out, --json, --expect");
+    expect_refused("train reverse --stepsize=5", NULL, 2, "unknown option '--stepsize=5'", "--lr");
+    expect_refused("train reverse -s 5", NULL, 2, "unknown option '-s'", "--steps");
+    expect_refused("train reverse -", NULL, 2, "unknown option '-'", "--steps");
+    expect_refused("tasks --jsn", NULL, 2, "unknown option '--jsn'", "--json");
+    expect_refused("version --json", NULL, 2, "unknown option '--json'", "none");
+}
+
+Test(bad_input, values)
+{
+    expect_refused("train reverse --steps", NULL, 2, "--steps", "needs a value");
+    expect_refused("train reverse --steps --json", NULL, 2, "--steps", "needs a value");
+    expect_refused("train reverse --steps=", NULL, 2, "--steps", "needs a value");
+    expect_refused("train reverse --out=", NULL, 2, "--out", "needs a value");
+    expect_refused("train reverse --steps ten", NULL, 2, "--steps", "whole number, not 'ten'");
+    expect_refused("train reverse --steps 1.5", NULL, 2, "--steps", "whole number, not '1.5'");
+    expect_refused("train reverse --steps 0", NULL, 2, "--steps 0", "1 to 100000000");
+    expect_refused("train reverse --steps -1", NULL, 2, "--steps -1", "1 to 100000000");
+    expect_refused("train reverse --steps 99999999999999999999", NULL, 2, "--steps", "range");
+    expect_refused("train reverse --seed -1", NULL, 2, "--seed -1", "0 to 9223372036854775807");
+    expect_refused("train reverse --batch 0", NULL, 2, "--batch 0", "1 to 65536");
+    expect_refused("train reverse --threads 0", NULL, 2, "--threads 0", "1 to 256");
+    expect_refused("train reverse --threads 257", NULL, 2, "--threads 257", "1 to 256");
+    expect_refused("train reverse --lr fast", NULL, 2, "--lr", "a number, not 'fast'");
+    expect_refused("train reverse --lr 0", NULL, 2, "--lr 0", "above 0");
+    expect_refused("train reverse --lr=-1e-2", NULL, 2, "--lr -1e-2", "above 0");
+    expect_refused("train reverse --lr nan", NULL, 2, "--lr nan", "finite");
+    expect_refused("train reverse --lr inf", NULL, 2, "--lr inf", "finite");
+    expect_refused("train reverse --json=yes", NULL, 2, "--json", "takes no value");
+    expect_refused("train reverse --optimizer rmsprop", NULL, 2, "--optimizer", "adam, sgd, adamw");
+    expect_refused("train reverse --normalizer linear", NULL, 2, "--normalizer",
+                   "softmax, sigmoid, relu, none");
+    expect_refused("train reverse --dtype f16", NULL, 2, "--dtype", "f32, f64");
+    expect_refused("train lookup --no-positions", NULL, 2, "no positions", "reverse, parity");
+}
+
+Test(bad_input, a_folder_that_cannot_be_written_is_said_before_training)
+{
+    expect_refused("train reverse --json --out /dev/null/x", NULL, 1, "cannot make the folder",
+                   "/dev/null/x");
+    expect_refused("train reverse --json --out /dev/null", NULL, 1, "cannot",
+                   "/dev/null/train.jsonl");
+    expect_refused("train reverse --json --out /proc", NULL, 1, "cannot", "/proc/train.jsonl");
+}
+
+Test(bad_input, output_that_cannot_be_written)
+{
+    expect_refused("tasks", "> /dev/full", 1, "cannot write to standard output", "space");
+    expect_refused("help", "> /dev/full", 1, "cannot write to standard output", "space");
+    expect_refused("version", "> /dev/full", 1, "cannot write to standard output", "space");
+    expect_refused("train reverse", "> /dev/full", 1, "cannot write to standard output", "space");
+    expect_refused("train reverse --json", "> /dev/full", 1, "cannot write to standard output",
+                   "space");
+    expect_refused("train reverse --json", ">&-", 1, "cannot write to standard output", "");
+}
+
+Test(bad_input, loss_that_is_not_a_number)
+{
+    ag_test_run run = ag_test_program("train reverse --lr 1e30", NULL);
+    cr_expect(run.status == 1, "status %d", run.status);
+    cr_expect(lines(run.errors) == 1, "%s", run.errors);
+    cr_expect(strstr(run.errors, "at step 2"), "%s", run.errors);
+    cr_expect(strstr(run.errors, "matmul"), "%s", run.errors);
+    ag_test_run_free(&run);
+    run = ag_test_program("train reverse --lr 1e300 --json", NULL);
+    cr_expect(run.status == 1, "status %d", run.status);
+    cr_expect(strstr(run.errors, "attn.w_q"), "%s", run.errors);
+    cr_expect(!*run.output, "%s", run.output);
+    ag_test_run_free(&run);
+    /* the evaluation after the last step is the first to see it */
+    run = ag_test_program("train adding --lr 1e30 --steps 1 --json", NULL);
+    cr_expect(run.status == 1, "status %d", run.status);
+    cr_expect(strstr(run.errors, "at step 1"), "%s", run.errors);
+    ag_test_run_free(&run);
+}

@@ -1,0 +1,340 @@
+/* The attention layer, the optimisers and gradient clipping against numbers computed in f64 by
+ * another program. */
+#include "../../layers/layers.h"
+#include "../reference.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+
+/* ---- Self-attention ---- */
+
+static const char *const normalizers[] = { "softmax", "sigmoid", "relu", "linear" };
+
+/* The masks of reference/generate.py. Row m of attention_lengths.npy holds the lengths of mask
+ * m; a length of 0 and the additive mask make rows in which everything is masked. */
+static const struct {
+    const char *name;
+    bool causal, lengths, additive;
+} masks[] = {
+    { "no mask", false, false, false },
+    { "causal", true, false, false },
+    { "lengths", false, true, false },
+    { "additive", false, false, true },
+    { "causal and lengths", true, true, false },
+    { "causal, lengths and additive", true, true, true },
+};
+
+/* A layer and an input, in four sizes. Files are called attention_NAME_*.npy. */
+typedef struct layer_case {
+    const char *name;
+    int64_t heads;
+    bool full; /* biases and output projection */
+    bool batch;
+    double scale;
+    int mask_count, mask[6];
+    int additive_index[6]; /* of a mask, among those with an additive one; -1 without */
+} layer_case;
+
+/* One layer under one normaliser and one mask: everything that is in play. */
+typedef struct scene {
+    const layer_case *layer;
+    ag_normalizer normalizer;
+    int column, mask;
+    ag_context *ctx;
+    ag_attention attention;
+    ag_var x, additive;
+    char text[160];
+} scene;
+
+static const ag_tensor *read_part(const scene *s, const char *part)
+{
+    return ag_reference_read(s->ctx, "attention_%s_%s", s->layer->name, part);
+}
+
+/* The result of this normaliser and this mask. */
+static ag_tensor result_part(const scene *s, const char *part)
+{
+    ag_tensor row = ag_reference_part(read_part(s, part), 0, s->normalizer);
+    return ag_reference_part(&row, 0, s->column);
+}
+
+static void start(scene *s)
+{
+    const layer_case *layer = s->layer;
+    snprintf(s->text, sizeof s->text, "attention %s, %s, %s", layer->name,
+             normalizers[s->normalizer], masks[s->mask].name);
+    s->ctx = ag_reference_context();
+    bool made = ag_attention_init(&s->attention, ag_params_new(s->ctx), "attn",
+                                  &(ag_attention_options){ .d_in = 6,
+                                                           .d_k = 4,
+                                                           .d_v = 5,
+                                                           .heads = layer->heads,
+                                                           .d_out = layer->full ? 3 : 0,
+                                                           .bias = layer->full,
+                                                           .causal = masks[s->mask].causal,
+                                                           .scale = layer->scale,
+                                                           .normalizer = s->normalizer });
+    cr_assert(made, "%s: %s", s->text, ag_error_message(s->ctx));
+    s->x = ag_require_gradient(ag_from_tensor(s->ctx, read_part(s, "x")));
+    s->additive = AG_NONE;
+    if (masks[s->mask].additive)
+        s->additive = ag_from_tensor(s->ctx, read_part(s, "additive"));
+}
+
+static ag_var forward(scene *s, ag_attention_trace *trace)
+{
+    ag_attention_mask mask = { .lengths = AG_NONE, .additive = s->additive };
+    if (masks[s->mask].lengths) {
+        const ag_tensor *all = ag_reference_read(s->ctx, "attention_lengths");
+        ag_tensor lengths = ag_reference_part(all, 0, s->mask);
+        if (!s->layer->batch)
+            lengths = ag_reference_part(&lengths, 0, 0);
+        mask.lengths = ag_from_tensor(s->ctx, &lengths);
+    }
+    bool masked = masks[s->mask].lengths || masks[s->mask].additive;
+    return masked ? ag_attention_forward_masked(&s->attention, s->x, &mask, trace)
+                  : ag_attention_forward(&s->attention, s->x, trace);
+}
+
+/* Gives the parameters their values and lists the gradients that are wanted; returns how many. */
+static int prepare(scene *s, ag_tensor *wants, ag_reference_gradient *gradients)
+{
+    const ag_attention *a = &s->attention;
+    const struct {
+        const char *value, *gradient;
+        ag_var v;
+    } all[] = { { "x", "dx", s->x },       { "w_q", "dw_q", a->w_q }, { "w_k", "dw_k", a->w_k },
+                { "w_v", "dw_v", a->w_v }, { "w_o", "dw_o", a->w_o }, { "b_q", "db_q", a->b_q },
+                { "b_k", "db_k", a->b_k }, { "b_v", "db_v", a->b_v }, { "b_o", "db_o", a->b_o } };
+    int n = s->layer->full ? 9 : 4;
+    for (int i = 0; i < n; i++) {
+        ag_tensor_copy(s->ctx, ag_value_mutable(all[i].v), read_part(s, all[i].value));
+        wants[i] = result_part(s, all[i].gradient);
+        gradients[i] = (ag_reference_gradient){ all[i].value, all[i].v, &wants[i] };
+    }
+    return n;
+}
+
+static void check_attention(const layer_case *layer, ag_normalizer normalizer, int column)
+{
+    scene s = {
+        .layer = layer, .normalizer = normalizer, .column = column, .mask = layer->mask[column]
+    };
+    start(&s);
+    ag_tensor wants[9];
+    ag_reference_gradient gradients[9];
+    int n = prepare(&s, wants, gradients);
+    ag_attention_trace trace;
+    ag_var out = forward(&s, &trace);
+    ag_tensor want = result_part(&s, "out");
+    ag_reference_expect(s.text, ag_value(out), &want);
+    if (layer->heads == 1) {
+        want = result_part(&s, "weights");
+        char text[192];
+        snprintf(text, sizeof text, "%s, weights", s.text);
+        ag_reference_expect(text, ag_value(trace.weights), &want);
+    }
+    ag_var cotangent = ag_from_tensor(s.ctx, read_part(&s, "cotangent"));
+    ag_reference_expect_gradients(s.text, out, cotangent, gradients, n);
+    ag_reference_finish(s.ctx);
+}
+
+/* The additive mask may itself be something that learns, as a bias of positions does. */
+static void check_additive(const layer_case *layer, ag_normalizer normalizer, int column)
+{
+    scene s = {
+        .layer = layer, .normalizer = normalizer, .column = column, .mask = layer->mask[column]
+    };
+    start(&s);
+    ag_tensor wants[9];
+    ag_reference_gradient gradients[9];
+    prepare(&s, wants, gradients);
+    ag_require_gradient(s.additive);
+    ag_var out = forward(&s, NULL);
+    ag_tensor row = ag_reference_part(read_part(&s, "dadditive"), 0, normalizer);
+    ag_tensor want = ag_reference_part(&row, 0, layer->additive_index[column]);
+    ag_var cotangent = ag_from_tensor(s.ctx, read_part(&s, "cotangent"));
+    ag_reference_expect_gradients(s.text, out, cotangent,
+                                  &(ag_reference_gradient){ "additive", s.additive, &want }, 1);
+    ag_reference_finish(s.ctx);
+}
+
+/* scale 0 is the default, 1 / sqrt(d_k) = 0.5 */
+static const layer_case one_head = {
+    "one", 1, false, true, 0, 6, { 0, 1, 2, 3, 4, 5 }, { -1, -1, -1, 0, -1, 1 }
+};
+static const layer_case one_head_rank2 = {
+    "one_rank2", 1, false, false, 1, 2, { 0, 5 }, { -1, 0 }
+};
+static const layer_case three_heads = {
+    "heads", 3, true, true, 0, 6, { 0, 1, 2, 3, 4, 5 }, { -1, -1, -1, 0, -1, 1 }
+};
+static const layer_case three_heads_rank2 = { "heads_rank2", 3, true,     false,
+                                              0.3,           2, { 0, 5 }, { -1, 0 } };
+
+static void check_layers(ag_normalizer normalizer)
+{
+    const layer_case *const layers[] = { &one_head, &one_head_rank2, &three_heads,
+                                         &three_heads_rank2 };
+    for (int i = 0; i < 4; i++)
+        for (int column = 0; column < layers[i]->mask_count; column++)
+            check_attention(layers[i], normalizer, column);
+}
+
+Test(reference_layers, attention_softmax)
+{
+    check_layers(AG_SOFTMAX);
+}
+
+Test(reference_layers, attention_sigmoid)
+{
+    check_layers(AG_SIGMOID);
+}
+
+Test(reference_layers, attention_relu)
+{
+    check_layers(AG_RELU);
+}
+
+Test(reference_layers, attention_linear)
+{
+    check_layers(AG_LINEAR);
+}
+
+Test(reference_layers, attention_additive_mask_has_a_gradient)
+{
+    const layer_case *const layers[] = { &one_head, &one_head_rank2, &three_heads,
+                                         &three_heads_rank2 };
+    for (int kind = AG_SOFTMAX; kind <= AG_LINEAR; kind++)
+        for (int i = 0; i < 4; i++)
+            for (int column = 0; column < layers[i]->mask_count; column++)
+                if (layers[i]->additive_index[column] >= 0)
+                    check_additive(layers[i], (ag_normalizer)kind, column);
+}
+
+/* ---- Optimisers ---- */
+
+static ag_var add_parameter(ag_context *ctx, ag_params *params, const char *name,
+                            const ag_tensor *value)
+{
+    ag_var p = ag_params_add(params, NULL, name, ag_tensor_shape(value),
+                             (ag_init){ .kind = AG_INIT_ZEROS });
+    ag_tensor_copy(ctx, ag_value_mutable(p), value);
+    return p;
+}
+
+/* sum(c * p): a loss whose gradient by p is c. */
+static ag_var weighted_sum(ag_var p, const ag_tensor *c)
+{
+    return ag_dot(p, ag_from_tensor(p.context, c));
+}
+
+/* Ten steps with given gradients; the parameters after each of them. */
+static void check_optimizer(const char *name, ag_optimizer *(*make)(ag_params *params))
+{
+    ag_context *ctx = ag_reference_context();
+    ag_params *params = ag_params_new(ctx);
+    ag_var p = add_parameter(ctx, params, "p", ag_reference_read(ctx, "optimizer_p"));
+    ag_var q = add_parameter(ctx, params, "q", ag_reference_read(ctx, "optimizer_q"));
+    const ag_tensor *gradients_p = ag_reference_read(ctx, "optimizer_gradients_p");
+    const ag_tensor *gradients_q = ag_reference_read(ctx, "optimizer_gradients_q");
+    const ag_tensor *path_p = ag_reference_read(ctx, "optimizer_%s_p", name);
+    const ag_tensor *path_q = ag_reference_read(ctx, "optimizer_%s_q", name);
+    ag_optimizer *optimizer = make(params);
+    for (int t = 0; t < 10; t++) {
+        ag_tensor dp = ag_reference_part(gradients_p, 0, t);
+        ag_tensor dq = ag_reference_part(gradients_q, 0, t);
+        ag_backward(ag_add(weighted_sum(p, &dp), weighted_sum(q, &dq)));
+        cr_assert(ag_optimizer_step(optimizer), "%s: %s", name, ag_error_message(ctx));
+        ag_tensor want_p = ag_reference_part(path_p, 0, t);
+        ag_tensor want_q = ag_reference_part(path_q, 0, t);
+        char text[64];
+        snprintf(text, sizeof text, "%s, step %d:", name, t + 1);
+        ag_reference_expect(text, ag_value(p), &want_p);
+        ag_reference_expect(text, ag_value(q), &want_q);
+        ag_tape_reset(ctx);
+    }
+    ag_reference_finish(ctx);
+}
+
+static ag_optimizer *make_sgd(ag_params *params)
+{
+    return ag_sgd_new(params, &(ag_sgd_options){ .lr = 0.1 });
+}
+
+static ag_optimizer *make_momentum(ag_params *params)
+{
+    return ag_sgd_new(params, &(ag_sgd_options){ .lr = 0.05, .momentum = 0.9 });
+}
+
+static ag_optimizer *make_adam(ag_params *params)
+{
+    return ag_adam_new(params, &(ag_adam_options){ .lr = 0.02 });
+}
+
+static ag_optimizer *make_adam_set(ag_params *params)
+{
+    return ag_adam_new(
+        params, &(ag_adam_options){ .lr = 0.1, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-3 });
+}
+
+static ag_optimizer *make_adamw(ag_params *params)
+{
+    return ag_adamw_new(params, &(ag_adam_options){ .lr = 0.02 });
+}
+
+static ag_optimizer *make_adamw_set(ag_params *params)
+{
+    return ag_adamw_new(
+        params, &(ag_adam_options){
+                    .lr = 0.1, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-3, .weight_decay = 0.3 });
+}
+
+static ag_optimizer *make_adamw_without_decay(ag_params *params)
+{
+    return ag_adamw_new(params, &(ag_adam_options){ .lr = 0.02, .weight_decay = -1 });
+}
+
+Test(reference_layers, sgd)
+{
+    check_optimizer("sgd", make_sgd);
+    check_optimizer("momentum", make_momentum);
+}
+
+Test(reference_layers, adam)
+{
+    check_optimizer("adam", make_adam);
+    check_optimizer("adam_set", make_adam_set);
+}
+
+Test(reference_layers, adamw)
+{
+    check_optimizer("adamw", make_adamw);
+    check_optimizer("adamw_set", make_adamw_set);
+    check_optimizer("adam", make_adamw_without_decay);
+}
+
+/* ---- Clipping ---- */
+
+Test(reference_layers, clip_by_global_norm)
+{
+    const double limits[] = { 1.5, 100 };
+    for (int i = 0; i < 2; i++) {
+        ag_context *ctx = ag_reference_context();
+        ag_params *params = ag_params_new(ctx);
+        const ag_tensor *dp = ag_reference_read(ctx, "clip_p");
+        const ag_tensor *dq = ag_reference_read(ctx, "clip_q");
+        ag_var p = add_parameter(ctx, params, "p", dp), q = add_parameter(ctx, params, "q", dq);
+        ag_backward(ag_add(weighted_sum(p, dp), weighted_sum(q, dq)));
+        double norm = ag_tensor_at(ag_reference_read(ctx, "clip_norm"), 0);
+        cr_expect_float_eq(ag_params_gradient_norm(params), norm, 1e-12);
+        cr_expect_float_eq(ag_params_clip_gradients(params, limits[i]), norm, 1e-12);
+        cr_expect_float_eq(ag_params_gradient_norm(params), fmin(norm, limits[i]), 1e-12);
+        ag_tensor want = ag_reference_part(ag_reference_read(ctx, "clip_p_result"), 0, i);
+        ag_reference_expect("clipped p", ag_gradient(p), &want);
+        want = ag_reference_part(ag_reference_read(ctx, "clip_q_result"), 0, i);
+        ag_reference_expect("clipped q", ag_gradient(q), &want);
+        ag_reference_finish(ctx);
+    }
+}

@@ -1,0 +1,402 @@
+"""Writes the numbers that the C tests compare attograd with.
+
+Everything is computed in f64 by JAX from the formulas in layers.h and
+autograd.h, in plain array operations; the optimisers are those of Optax.
+Gradients come from JAX's automatic differentiation, and each is checked here
+against a finite difference before it is written. One tensor is one file.
+
+    python3 tests/reference/generate.py          writes tests/data/reference/
+"""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+jax.config.update("jax_enable_x64", True)
+
+FOLDER = pathlib.Path(__file__).resolve().parent.parent / "data" / "reference"
+INF = np.inf
+
+
+def save(name, array):
+    np.save(FOLDER / f"{name}.npy", np.asarray(array, order="C"))
+
+
+def check_directional(f, args, cotangent, gradients, rng):
+    """sum_i <gradient_i, direction_i> against a difference of fourth order.
+    Entries of -inf stay where they are."""
+    directions = [np.where(np.isfinite(a), rng.normal(size=np.shape(a)), 0) for a in args]
+    gradients = [np.where(np.isfinite(a), g, 0) for a, g in zip(args, gradients)]
+    weight = np.asarray(cotangent)
+
+    def along(t):
+        y = np.asarray(f(*[a + t * d for a, d in zip(args, directions)]))
+        return np.sum(np.where(np.isfinite(y), y, 0) * weight)
+
+    h = 1e-3
+    numeric = (8 * (along(h) - along(-h)) - (along(2 * h) - along(-2 * h))) / (12 * h)
+    analytic = sum(np.sum(g * d) for g, d in zip(gradients, directions))
+    scale = sum(np.sum(np.abs(g * d)) for g, d in zip(gradients, directions))
+    assert abs(analytic - numeric) <= 1e-7 * (scale + 1), (analytic, numeric)
+
+
+def differentiate(f, args, cotangent, rng, smooth=True):
+    """The value of f and the gradients of sum(cotangent * f) by each argument."""
+    value, vjp = jax.vjp(f, *[jnp.asarray(a) for a in args])
+    gradients = [np.asarray(g) for g in vjp(jnp.asarray(cotangent))]
+    assert all(np.all(np.isfinite(g)) for g in gradients)
+    if smooth:
+        check_directional(f, args, cotangent, gradients, rng)
+    return np.asarray(value), gradients
+
+
+# ---- Softmax and its relatives ----------------------------------------------
+
+
+def softmax(x, axis, allowed=None):
+    """exp(x - max) / sum, 0 where not allowed; a line without any entry is 0."""
+    allowed = jnp.isfinite(x) if allowed is None else allowed
+    x = jnp.where(allowed, x, 0)
+    top = jnp.max(jnp.where(allowed, x, -INF), axis=axis, keepdims=True)
+    top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
+    e = jnp.where(allowed, jnp.exp(jnp.where(allowed, x - top, 0)), 0)
+    total = jnp.sum(e, axis=axis, keepdims=True)
+    return e / jnp.where(total > 0, total, 1)
+
+
+def logsumexp(x, axis):
+    """log sum exp; -inf (and gradient 0) for a line of -infs."""
+    allowed = jnp.isfinite(x)
+    finite = jnp.where(allowed, x, 0)
+    top = jnp.max(x, axis=axis, keepdims=True)
+    top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
+    total = jnp.sum(jnp.where(allowed, jnp.exp(finite - top), 0), axis=axis)
+    some = total > 0
+    return jnp.where(some, jnp.log(jnp.where(some, total, 1)) + jnp.squeeze(top, axis), -INF)
+
+
+def write_softmax(rng):
+    lines = rng.normal(size=(3, 4, 5)) * 2
+    some = lines.copy()
+    some[rng.random(some.shape) < 0.2] = -INF
+    some[0, 0, :], some[:, 1, 1], some[2, :, 3] = lines[0, 0, :], lines[:, 1, 1], lines[2, :, 3]
+    some[1, 2, :] = lines[1, 2, :]
+    full = some.copy()
+    full[0, 0, :], full[:, 1, 1], full[2, :, 3] = -INF, -INF, -INF
+    huge = rng.normal(size=(3, 4, 5)) + 1e4 * rng.integers(-1, 2, size=(3, 4, 5))
+    inputs = {"some": some, "full": full, "huge": huge}
+    c = rng.normal(size=(3, 4, 5))
+    save("softmax_cotangent", c)
+    for name, x in inputs.items():
+        save(f"softmax_{name}_x", x)
+        write_axes(f"softmax_{name}", softmax, x, c, rng)
+        write_reduction(f"logsumexp_{name}", logsumexp, x, c, rng)
+        if name != "full":
+            # an output of -inf moves with the others formally, no difference can show it
+            write_axes(f"log_softmax_{name}", jax.nn.log_softmax, x, c, rng, name == "huge")
+
+
+def write_axes(name, f, x, c, rng, smooth=True):
+    """Results are stacked: axis 0 is the axis that f runs along."""
+    results = [differentiate(lambda x: f(x, axis), [x], c, rng, smooth) for axis in range(3)]
+    save(f"{name}_y", np.stack([y for y, _ in results]))
+    save(f"{name}_dx", np.stack([dx for _, (dx,) in results]))
+
+
+def write_reduction(name, f, x, c, rng, smooth=True):
+    """The cotangent is the first slice of c along the axis, which is gone from y."""
+    gradients = []
+    for axis in range(3):
+        y, (dx,) = differentiate(lambda x: f(x, axis), [x], np.take(c, 0, axis), rng, smooth)
+        save(f"{name}_y{axis}", y)
+        gradients.append(dx)
+    save(f"{name}_dx", np.stack(gradients))
+
+
+# ---- One operand, element by element ----------------------------------------
+
+UNARY = {
+    "gelu": lambda x: x * (1 + jax.scipy.special.erf(x / np.sqrt(2))) / 2,
+    "gelu_tanh": lambda x: x * (1 + jnp.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2,
+    "silu": lambda x: x * jax.nn.sigmoid(x),
+    "sigmoid": jax.nn.sigmoid,
+    "softplus": lambda x: jnp.logaddexp(x, 0),
+    "tanh": jnp.tanh,
+    "erf": jax.scipy.special.erf,
+    "sin": jnp.sin,
+    "cos": jnp.cos,
+}
+UNARY_POSITIVE = {
+    "exp": jnp.exp,
+    "log": jnp.log,
+    "sqrt": jnp.sqrt,
+    "rsqrt": lambda x: 1 / jnp.sqrt(x),
+    "reciprocal": lambda x: 1 / x,
+    "pow": lambda x: x**2.7,
+}
+
+
+def write_unary(rng):
+    """NAME.npy holds three rows: f(x), f'(x) and f''(x)."""
+    x = np.concatenate([np.linspace(-9, 9, 25), [-40, -1e-9, 1e-9, 40], rng.normal(size=7)])
+    positive = np.concatenate([np.linspace(0.01, 5, 15), [1e-3, 40], rng.random(size=4)])
+    save("unary_x", x)
+    save("unary_x_positive", positive)
+    save("unary_cotangents", rng.normal(size=(2, len(x))))
+    for table, points in ((UNARY, x), (UNARY_POSITIVE, positive)):
+        for name, f in table.items():
+            rows = [f, jax.grad(f), jax.grad(jax.grad(f))]
+            save(f"unary_{name}", np.stack([np.asarray(jax.vmap(r)(points)) for r in rows]))
+
+
+# ---- Losses -----------------------------------------------------------------
+
+
+def cross_entropy(logits, labels, ignore, reduction):
+    picked = jnp.take_along_axis(
+        jax.nn.log_softmax(logits, -1), jnp.where(ignore, 0, labels)[..., None], -1)[..., 0]
+    total = -jnp.sum(jnp.where(ignore, 0, picked))
+    return total / jnp.maximum(jnp.sum(~ignore), 1) if reduction == "mean" else total
+
+
+def write_cross_entropy(rng):
+    labels = rng.integers(0, 7, size=(2, 3))
+    partly = labels.copy()
+    partly[0, 1] = partly[1, 2] = -100
+    logits = {"normal": rng.normal(size=(2, 3, 7)) * 2,
+              "huge": rng.normal(size=(2, 3, 7)) + 1e4 * rng.integers(-1, 2, size=(2, 3, 7))}
+    save("cross_entropy_labels", labels)
+    save("cross_entropy_labels_ignore", partly)
+    for name, x in logits.items():
+        save(f"cross_entropy_{name}_x", x)
+        for case, l in (("", labels), ("_ignore", partly)):
+            for reduction in ("mean", "sum"):
+                y, (dx,) = differentiate(
+                    lambda x: cross_entropy(x, l, l == -100, reduction), [x], 0.7, rng)
+                save(f"cross_entropy_{name}_{reduction}{case}_y", y)
+                save(f"cross_entropy_{name}_{reduction}{case}_dx", dx)
+
+
+def write_binary_cross_entropy(rng):
+    x = rng.normal(size=(4, 5)) * 3
+    x[1, 2], x[3, 0] = 800, -800
+    t = rng.random(size=(4, 5))
+    t[0, 0], t[0, 1], t[1, 2], t[3, 0] = 0, 1, 1, 1
+    save("binary_cross_entropy_x", x)
+    save("binary_cross_entropy_t", t)
+    for reduction, reduce in (("mean", jnp.mean), ("sum", jnp.sum)):
+        f = lambda x, t: reduce(jnp.logaddexp(x, 0) - t * x)
+        y, (dx, dt) = differentiate(f, [x, t], 0.7, rng)
+        for part, array in (("y", y), ("dx", dx), ("dt", dt)):
+            save(f"binary_cross_entropy_{reduction}_{part}", array)
+
+
+# ---- cumsum, ties, matmul ---------------------------------------------------
+
+
+def write_cumsum(rng):
+    x, c = rng.normal(size=(2, 2, 4, 5))
+    save("cumsum_x", x)
+    save("cumsum_cotangent", c)
+    write_axes("cumsum", jnp.cumsum, x, c, rng)
+
+
+def write_ties(rng):
+    """Equal winners share evenly: numbers from a few integers make many ties."""
+    a = rng.integers(-1, 2, size=(2, 4, 5)).astype(float)
+    b = rng.integers(-1, 2, size=(4, 1)).astype(float)
+    c = rng.normal(size=(2, 4, 5))
+    save("ties_a", a)
+    save("ties_b", b)
+    save("ties_cotangent", c)
+    for name, f in (("maximum", jnp.maximum), ("minimum", jnp.minimum)):
+        y, (da, db) = differentiate(f, [a, b], c, rng, smooth=False)
+        for part, array in (("y", y), ("da", da), ("db", db)):
+            save(f"ties_{name}_{part}", array)
+    write_reduction("ties_max", jnp.max, a, c, rng, smooth=False)
+
+
+def write_matmul(rng):
+    a, b = rng.normal(size=(3, 1, 2, 4)), rng.normal(size=(2, 4, 5))
+    c = rng.normal(size=(3, 2, 2, 5))
+    y, (da, db) = differentiate(jnp.matmul, [a, b], c, rng)
+    for part, array in (("a", a), ("b", b), ("cotangent", c), ("y", y), ("da", da), ("db", db)):
+        save(f"matmul_{part}", array)
+
+
+# ---- Self-attention ---------------------------------------------------------
+
+D_IN, D_K, D_V, D_OUT, T = 6, 4, 5, 3, 5
+NORMALIZERS = ("softmax", "sigmoid", "relu", "linear")
+
+# Which scores count: (causal, lengths of the two sequences or None, additive).
+# A single sequence has the first of the lengths. A length of 0 and the row of
+# -inf in the additive mask give rows in which everything is masked.
+MASKS = ((False, None, False), (True, None, False), (False, (3, 5), False),
+         (False, None, True), (True, (3, 0), False), (True, (4, 5), True))
+
+
+def normalize(kind, s, allowed):
+    s, n = jnp.where(allowed, s, 0), s.shape[-1]
+    if kind == "softmax":
+        return softmax(s, -1, allowed)
+    if kind == "sigmoid":
+        return jnp.where(allowed, 1 / (1 + jnp.exp(np.log(n) - s)), 0)
+    if kind == "relu":
+        return jnp.where(allowed, jnp.where(s > 0, s, 0) / n, 0)
+    return jnp.where(allowed, s, 0)
+
+
+def allowed_scores(shape, causal, lengths, additive):
+    """True where a score counts; shape [.., heads, t, t]."""
+    allowed = np.ones(shape, bool)
+    if causal:
+        allowed &= np.tril(np.ones((T, T), bool))
+    if lengths is not None:
+        allowed &= (np.arange(T) < np.asarray(lengths)[..., None])[..., None, None, :]
+    return allowed if additive is None else allowed & np.isfinite(additive)
+
+
+def attention(p, kind, heads, scale, allowed, additive):
+    """The layer of layers.h. Returns the output and the weights."""
+    def project(w, b, size):
+        y = p["x"] @ p[w] + p.get(b, 0)
+        return jnp.swapaxes(y.reshape(y.shape[:-1] + (heads, size)), -2, -3)
+
+    q, k, v = project("w_q", "b_q", D_K), project("w_k", "b_k", D_K), project("w_v", "b_v", D_V)
+    scores = scale * (q @ jnp.swapaxes(k, -1, -2))
+    if additive is not None:
+        scores = scores + jnp.where(jnp.isfinite(additive), additive, 0)
+    weights = normalize(kind, scores, allowed)
+    mixed = jnp.swapaxes(weights @ v, -2, -3)
+    out = mixed.reshape(mixed.shape[:-2] + (heads * D_V,))
+    return (out @ p["w_o"] + p["b_o"] if "w_o" in p else out), weights
+
+
+def attention_inputs(rng, batch, heads, full):
+    shapes = {"x": batch + (T, D_IN), "w_q": (D_IN, heads * D_K), "w_k": (D_IN, heads * D_K),
+              "w_v": (D_IN, heads * D_V)}
+    if full:
+        shapes |= {"w_o": (heads * D_V, D_OUT), "b_q": (heads * D_K,), "b_k": (heads * D_K,),
+                   "b_v": (heads * D_V,), "b_o": (D_OUT,)}
+    return {name: rng.normal(size=shape) * 0.8 for name, shape in shapes.items()}
+
+
+def additive_mask(rng, leading):
+    """Finite numbers, some -inf, and one row of nothing but -inf."""
+    mask = rng.normal(size=leading + (T, T))
+    mask[rng.random(mask.shape) < 0.15] = -INF
+    mask[..., 2, :] = -INF
+    return mask
+
+
+def attention_case(p, c, kind, heads, scale, mask, additive, rng):
+    """Value, weights and all gradients of one normaliser under one mask."""
+    causal, lengths, with_additive = mask
+    batch = p["x"].shape[:-2]
+    if lengths is not None and not batch:
+        lengths = lengths[0]
+    extra = additive if with_additive else None
+    if extra is not None and heads == 1:
+        extra = extra[..., None, :, :]
+    allowed = allowed_scores(batch + (heads, T, T), causal, lengths, extra)
+    names = list(p)
+
+    def f(*arrays):
+        bias = arrays[-1] if extra is not None else None
+        return attention(dict(zip(names, arrays)), kind, heads, scale, allowed, bias)
+
+    args = list(p.values()) + ([extra] if extra is not None else [])
+    out, gradients = differentiate(lambda *a: f(*a)[0], args, c, rng, kind != "relu")
+    result = {"d" + name: g for name, g in zip(names, gradients)}
+    if extra is not None:
+        result["dadditive"] = gradients[-1].reshape(additive.shape)
+    if heads == 1:
+        result["weights"] = np.asarray(f(*args)[1])[..., 0, :, :]
+    return result | {"out": out}
+
+
+def write_attention(name, rng, batch, heads, full, scale, additive_leading, masks):
+    """Results are stacked: axis 0 is the normaliser, axis 1 the mask; for the
+    gradient of the additive mask, one of those masks that have it."""
+    p = attention_inputs(rng, batch, heads, full)
+    additive = additive_mask(rng, additive_leading)
+    c = rng.normal(size=batch + (T, D_OUT if full else heads * D_V))
+    for part, array in (p | {"additive": additive, "cotangent": c}).items():
+        save(f"attention_{name}_{part}", array)
+    cases = [[attention_case(p, c, kind, heads, scale, MASKS[m], additive, rng) for m in masks]
+             for kind in NORMALIZERS]
+    for part in cases[0][-1]:
+        stacked = [[case[part] for case in row if part in case] for row in cases]
+        save(f"attention_{name}_{part}", np.array(stacked))
+
+
+def write_attentions(rng):
+    save("attention_lengths", np.array([lengths or (T, T) for _, lengths, _ in MASKS]))
+    every, few = range(len(MASKS)), (0, 5)
+    default = 1 / np.sqrt(D_K)
+    write_attention("one", rng, (2,), 1, False, default, (2,), every)
+    write_attention("one_rank2", rng, (), 1, False, 1.0, (), few)
+    write_attention("heads", rng, (2,), 3, True, default, (3,), every)
+    write_attention("heads_rank2", rng, (), 3, True, 0.3, (3,), few)
+
+
+# ---- Optimisers -------------------------------------------------------------
+
+# The zero of betas, epsilon and weight decay stands for attograd's default.
+OPTIMIZERS = {
+    "sgd": optax.sgd(0.1),
+    "momentum": optax.sgd(0.05, momentum=0.9),
+    "adam": optax.adam(0.02),
+    "adam_set": optax.adam(0.1, b1=0.8, b2=0.95, eps=1e-3),
+    "adamw": optax.adamw(0.02, weight_decay=0.01),
+    "adamw_set": optax.adamw(0.1, b1=0.8, b2=0.95, eps=1e-3, weight_decay=0.3),
+}
+
+
+def write_optimizers(rng):
+    """Two parameters, ten steps; the gradients of each step are given."""
+    start = {"p": rng.normal(size=(3, 2)), "q": rng.normal(size=4)}
+    steps = {"p": rng.normal(size=(10, 3, 2)), "q": rng.normal(size=(10, 4)) * 10}
+    steps["q"][:, 1] *= 1e-7
+    for k in start:
+        save(f"optimizer_{k}", start[k])
+        save(f"optimizer_gradients_{k}", steps[k])
+    for name, optimizer in OPTIMIZERS.items():
+        values = {k: jnp.asarray(v) for k, v in start.items()}
+        state, path = optimizer.init(values), {k: [] for k in start}
+        for t in range(10):
+            gradients = {k: jnp.asarray(steps[k][t]) for k in start}
+            updates, state = optimizer.update(gradients, state, values)
+            values = optax.apply_updates(values, updates)
+            for k in start:
+                path[k].append(np.asarray(values[k]))
+        for k in start:
+            save(f"optimizer_{name}_{k}", np.stack(path[k]))
+
+
+def write_clipping(rng):
+    """Row 0: clipped to norm 1.5; row 1: a limit of 100 changes nothing."""
+    gradients = {"p": jnp.asarray(rng.normal(size=(3, 2))), "q": jnp.asarray(rng.normal(size=4))}
+    save("clip_norm", optax.global_norm(gradients))
+    clipped = [optax.clip_by_global_norm(limit).update(gradients, optax.EmptyState())[0]
+               for limit in (1.5, 100.0)]
+    for k in gradients:
+        save(f"clip_{k}", gradients[k])
+        save(f"clip_{k}_result", np.stack([np.asarray(c[k]) for c in clipped]))
+
+
+def main():
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    writers = (write_softmax, write_unary, write_cross_entropy, write_binary_cross_entropy,
+               write_cumsum, write_ties, write_matmul, write_attentions, write_optimizers,
+               write_clipping)
+    for number, write in enumerate(writers):
+        write(np.random.default_rng([20, number]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+/* Matrix products against three plain loops in double, for every instruction
+ * set that this processor has. */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../tensor/internal.h"
+
+static const char *const isas[] = { "generic", "avx2", "avx512" };
+enum { ISAS = 3 };
+
+/* NULL where this build or processor does not have the instruction set. */
+static ag_context *context_for(const char *isa, int threads)
+{
+    setenv("AG_ISA", isa, 1);
+    ag_context *context = ag_context_new(&(ag_context_options){ .seed = 7, .threads = threads });
+    if (ag_status(context) == AG_ERR_ARGUMENT) {
+        ag_context_free(context);
+        return NULL;
+    }
+    cr_assert_eq(ag_status(context), AG_OK, "%s", ag_error_message(context));
+    return context;
+}
+
+enum { PLAIN, TRANSPOSED, FLIPPED, SLICED, BROADCAST, LAYOUTS };
+
+/* A [batch, rows, columns] tensor of random numbers in one of the layouts. */
+static ag_tensor random_operand(ag_context *context, ag_random *random, ag_dtype dtype, int layout,
+                                int64_t batch, int64_t rows, int64_t columns)
+{
+    ag_shape shape = AG_SHAPE(batch, rows, columns);
+    if (layout == TRANSPOSED)
+        shape = AG_SHAPE(batch, columns, rows);
+    if (layout == SLICED)
+        shape = AG_SHAPE(batch, rows + 1, 2 * columns + 3);
+    if (layout == BROADCAST)
+        shape = AG_SHAPE(1, 1, columns);
+    ag_tensor *base = ag_tensor_new(context, AG_STEP, dtype, shape);
+    ag_random_fill_normal(context, random, base, 0, 1);
+    ag_tensor view = *base;
+    if (layout == TRANSPOSED)
+        ag_tensor_transpose(context, base, 1, 2, &view);
+    if (layout == FLIPPED) {
+        ag_tensor_flip(context, base, 1, &view);
+        ag_tensor_flip(context, &view, 2, &view);
+    }
+    if (layout == SLICED) {
+        ag_tensor_slice(context, base, 1, 1, AG_END, 1, &view);
+        ag_tensor_slice(context, &view, 2, 3, AG_END, 2, &view);
+    }
+    if (layout == BROADCAST)
+        ag_tensor_broadcast(context, base, AG_SHAPE(batch, rows, columns), &view);
+    cr_assert_eq(ag_status(context), AG_OK, "%s", ag_error_message(context));
+    return view;
+}
+
+static double element(const ag_tensor *x, int64_t batch, int64_t i, int64_t j)
+{
+    return ag_tensor_get(x, (int64_t[]){ x->dims[0] == 1 ? 0 : batch, i, j });
+}
+
+static void check_product(const ag_tensor *a, const ag_tensor *b, const ag_tensor *y,
+                          const char *isa)
+{
+    int64_t k = a->dims[2];
+    double epsilon = y->dtype == AG_F32 ? 0x1p-24 : 0x1p-53;
+    for (int64_t batch = 0; batch < y->dims[0]; batch++)
+        for (int64_t i = 0; i < y->dims[1]; i++)
+            for (int64_t j = 0; j < y->dims[2]; j++) {
+                double sum = 0, size = 0;
+                for (int64_t p = 0; p < k; p++) {
+                    double term = element(a, batch, i, p) * element(b, batch, p, j);
+                    sum += term;
+                    size += fabs(term);
+                }
+                double error = fabs(element(y, batch, i, j) - sum);
+                cr_assert(error <= (double)(k + 2) * epsilon * size,
+                          "%s %s [%d,%d,%d] x [.,.,%d] at %d,%d,%d: off by %g", isa,
+                          ag_dtype_name(y->dtype), (int)y->dims[0], (int)y->dims[1], (int)k,
+                          (int)y->dims[2], (int)batch, (int)i, (int)j, error);
+            }
+}
+
+static void check_size(ag_context *context, ag_random *random, ag_dtype dtype, int layouts,
+                       int64_t batch, int64_t m, int64_t k, int64_t n)
+{
+    ag_tensor a = random_operand(context, random, dtype, layouts % LAYOUTS, batch, m, k);
+    ag_tensor b = random_operand(context, random, dtype, layouts / LAYOUTS, batch, k, n);
+    ag_tensor *y = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(batch, m, n));
+    ag_tensor_fill(context, y, NAN); /* nothing may be left over or added to */
+    cr_assert(ag_compute_matmul(context, &a, &b, y));
+    check_product(&a, &b, y, ag_context_isa(context));
+    ag_memory_reset_step(context);
+}
+
+Test(tensor_matmul, small_sizes_in_every_layout)
+{
+    for (int s = 0; s < ISAS; s++) {
+        ag_context *context = context_for(isas[s], 1);
+        if (!context)
+            continue;
+        ag_random random = ag_random_stream(1, "matmul", 0);
+        for (int layouts = 0; layouts < LAYOUTS * LAYOUTS; layouts++)
+            for (int round = 0; round < 20; round++) {
+                ag_dtype dtype = round % 2 ? AG_F32 : AG_F64;
+                int64_t batch = ag_random_integer(&random, 4);
+                int64_t m = ag_random_integer(&random, 30), k = ag_random_integer(&random, 40);
+                int64_t n = ag_random_integer(&random, 70);
+                check_size(context, &random, dtype, layouts, batch, m, k, n);
+            }
+        cr_assert_eq(ag_context_finish(context), 0);
+    }
+}
+
+/* One less, as many, one more than each block size, for every axis. */
+Test(tensor_matmul, sizes_at_block_edges)
+{
+    static const int64_t rows[] = { 1, 4, 5, 6, 7, 11, 12, 13, 143, 144, 145 };
+    static const int64_t depths[] = { 1, 255, 256, 257, 513 };
+    static const int64_t columns[] = { 1, 4, 8, 15, 16, 17, 31, 32, 33, 64, 65, 511, 513 };
+    for (int s = 0; s < ISAS; s++) {
+        ag_context *context = context_for(isas[s], 1);
+        if (!context)
+            continue;
+        ag_random random = ag_random_stream(2, "matmul", 0);
+        int layouts = 0;
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+            for (size_t j = 0; j < sizeof columns / sizeof *columns; j++) {
+                check_size(context, &random, AG_F32, layouts++ % 4, 1, rows[i], 9, columns[j]);
+                check_size(context, &random, AG_F64, layouts++ % 4, 1, rows[i], 9, columns[j]);
+            }
+        for (size_t p = 0; p < sizeof depths / sizeof *depths; p++) {
+            check_size(context, &random, AG_F32, layouts++ % 25, 1, 25, depths[p], 70);
+            check_size(context, &random, AG_F64, layouts++ % 25, 1, 25, depths[p], 70);
+        }
+        cr_assert_eq(ag_context_finish(context), 0);
+    }
+}
+
+Test(tensor_matmul, nothing_times_nothing)
+{
+    ag_context *context = ag_context_new(NULL);
+    ag_tensor *a = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(2, 3, 0));
+    ag_tensor *b = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(2, 0, 40));
+    ag_tensor *y = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(2, 3, 40));
+    ag_tensor_fill(context, y, NAN);
+    cr_assert(ag_compute_matmul(context, a, b, y));
+    for (int64_t i = 0; i < ag_tensor_count(y); i++)
+        cr_assert_eq(ag_tensor_at(y, i), 0.0, "a sum of no terms is 0");
+    ag_tensor *none = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(2, 0, 0));
+    ag_tensor *empty = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(2, 0, 40));
+    cr_assert(ag_compute_matmul(context, none, b, empty));
+    cr_assert_eq(ag_context_finish(context), 0);
+}
+
+/* [2, 1, 3, m, k] x [1, 4, 3, k, n]: each has an axis that the other repeats. */
+Test(tensor_matmul, batch_axes_broadcast)
+{
+    ag_context *context = ag_context_new(NULL);
+    ag_random random = ag_random_stream(3, "matmul", 0);
+    ag_tensor *a = ag_tensor_new(context, AG_STEP, AG_F64, AG_SHAPE(2, 1, 3, 5, 7));
+    ag_tensor *b = ag_tensor_new(context, AG_STEP, AG_F64, AG_SHAPE(1, 4, 3, 7, 6));
+    ag_tensor *y = ag_tensor_new(context, AG_STEP, AG_F64, AG_SHAPE(2, 4, 3, 5, 6));
+    ag_random_fill_normal(context, &random, a, 0, 1);
+    ag_random_fill_normal(context, &random, b, 0, 1);
+    cr_assert(ag_compute_matmul(context, a, b, y));
+    for (int64_t at = 0; at < ag_tensor_count(y); at++) {
+        int64_t j = at % 6, i = at / 6 % 5, z = at / 30 % 3, w = at / 90 % 4, v = at / 360;
+        double sum = 0;
+        for (int64_t p = 0; p < 7; p++)
+            sum += ag_tensor_get(a, (int64_t[]){ v, 0, z, i, p }) *
+                   ag_tensor_get(b, (int64_t[]){ 0, w, z, p, j });
+        cr_assert_float_eq(ag_tensor_at(y, at), sum, 1e-13, "element %d", (int)at);
+    }
+    cr_assert_eq(ag_context_finish(context), 0);
+}
+
+/* A batch whose b is one matrix is computed as one product: rows that follow
+ * each other, rows that do not, and one row per entry at any distance. */
+Test(tensor_matmul, one_matrix_for_the_whole_batch)
+{
+    ag_context *context = ag_context_new(NULL);
+    ag_random random = ag_random_stream(4, "matmul", 0);
+    for (int layout = 0; layout < LAYOUTS; layout++)
+        for (int64_t m = 1; m <= 5; m += 4) {
+            ag_tensor a = random_operand(context, &random, AG_F64, layout, 9, m, 13);
+            ag_tensor b = random_operand(context, &random, AG_F64, PLAIN, 1, 13, 21);
+            ag_tensor *y = ag_tensor_new(context, AG_STEP, AG_F64, AG_SHAPE(9, m, 21));
+            cr_assert(ag_compute_matmul(context, &a, &b, y));
+            check_product(&a, &b, y, "any");
+        }
+    cr_assert_eq(ag_context_finish(context), 0);
+}
+
+/* The result for the threads, as bytes that the caller frees. */
+static void *bits_with_threads(const char *isa, int threads, ag_dtype dtype, int layouts,
+                               int64_t batch, int64_t m, int64_t k, int64_t n)
+{
+    ag_context *context = context_for(isa, threads);
+    if (!context)
+        return NULL;
+    ag_random random = ag_random_stream(5, "matmul", 0);
+    ag_tensor a = random_operand(context, &random, dtype, layouts % LAYOUTS, batch, m, k);
+    ag_tensor b = random_operand(context, &random, dtype, layouts / LAYOUTS, batch, k, n);
+    ag_tensor *y = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(batch, m, n));
+    cr_assert(ag_compute_matmul(context, &a, &b, y));
+    size_t bytes = (size_t)ag_tensor_count(y) * ag_dtype_size(dtype);
+    void *bits = malloc(bytes);
+    memcpy(bits, y->data, bytes);
+    cr_assert_eq(ag_context_finish(context), 0);
+    return bits;
+}
+
+Test(tensor_matmul, same_bits_for_any_number_of_threads)
+{
+    static const int64_t sizes[][4] = { { 1, 300, 270, 130 },
+                                        { 40, 33, 31, 29 },
+                                        { 3, 97, 60, 600 } };
+    for (int s = 0; s < ISAS; s++)
+        for (int c = 0; c < 6; c++) {
+            const int64_t *z = sizes[c / 2];
+            ag_dtype dtype = c % 2 ? AG_F32 : AG_F64;
+            size_t bytes = (size_t)(z[0] * z[1] * z[3]) * ag_dtype_size(dtype);
+            void *one = bits_with_threads(isas[s], 1, dtype, c, z[0], z[1], z[2], z[3]);
+            for (int threads = 2; one && threads <= 3; threads++) {
+                void *more = bits_with_threads(isas[s], threads, dtype, c, z[0], z[1], z[2], z[3]);
+                cr_assert_eq(memcmp(one, more, bytes), 0, "%s, %d threads", isas[s], threads);
+                free(more);
+            }
+            free(one);
+        }
+}
+
+/* An element is the same sum in the same order, whatever stands around it. */
+Test(tensor_matmul, same_bits_for_views_and_for_parts)
+{
+    for (int s = 0; s < ISAS; s++) {
+        ag_context *context = context_for(isas[s], 1);
+        if (!context)
+            continue;
+        ag_random random = ag_random_stream(6, "matmul", 0);
+        ag_tensor a = random_operand(context, &random, AG_F32, TRANSPOSED, 1, 50, 300);
+        ag_tensor b = random_operand(context, &random, AG_F32, SLICED, 1, 300, 150);
+        ag_tensor dense_a, dense_b, row;
+        ag_tensor_dense(context, &a, &dense_a);
+        ag_tensor_dense(context, &b, &dense_b);
+        ag_tensor *y = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(1, 50, 150));
+        ag_tensor *z = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(1, 50, 150));
+        ag_tensor *y_row = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(1, 1, 150));
+        ag_compute_matmul(context, &a, &b, y);
+        ag_compute_matmul(context, &dense_a, &dense_b, z);
+        cr_assert_eq(memcmp(y->data, z->data, 50 * 150 * sizeof(float)), 0, "%s", isas[s]);
+        ag_tensor_slice(context, &a, 1, 31, 32, 1, &row);
+        ag_compute_matmul(context, &row, &b, y_row);
+        cr_assert_eq(memcmp((float *)y->data + 31 * 150, y_row->data, 150 * sizeof(float)), 0, "%s",
+                     isas[s]);
+        cr_assert_eq(ag_context_finish(context), 0);
+    }
+}
+
+/* (1 + e)(1 - e) - 1 is -e^2 where products are not rounded, 0 where they are:
+ * the fused tables must fuse, and the generic one must round alike everywhere. */
+Test(tensor_matmul, products_are_fused_where_they_should_be)
+{
+    for (int s = 0; s < ISAS; s++) {
+        ag_context *context = context_for(isas[s], 1);
+        if (!context)
+            continue;
+        double e = 0x1p-13;
+        float a_data[] = { 1, (float)(1 + e) }, b_data[] = { -1, (float)(1 - e) }, y_data[1];
+        ag_tensor a = ag_tensor_over(a_data, AG_F32, AG_SHAPE(1, 2));
+        ag_tensor b = ag_tensor_over(b_data, AG_F32, AG_SHAPE(2, 1));
+        ag_tensor y = ag_tensor_over(y_data, AG_F32, AG_SHAPE(1, 1));
+        cr_assert(ag_compute_matmul(context, &a, &b, &y));
+        double expected = strcmp(isas[s], "generic") == 0 ? 0 : -e * e;
+        cr_assert_eq((double)y_data[0], expected, "%s: %g", isas[s], (double)y_data[0]);
+        cr_assert_eq(ag_context_finish(context), 0);
+    }
+}
+
+Test(tensor_matmul, nan_and_infinity_reach_only_their_row)
+{
+    for (int s = 0; s < ISAS; s++) {
+        ag_context *context = context_for(isas[s], 1);
+        if (!context)
+            continue;
+        ag_tensor *a = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(5, 3));
+        ag_tensor *b = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(3, 7));
+        ag_tensor *y = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(5, 7));
+        ag_tensor_fill(context, a, 1);
+        ag_tensor_fill(context, b, 2);
+        ag_tensor_put(a, 2 * 3, NAN);
+        ag_tensor_put(a, 3 * 3, INFINITY);
+        cr_assert(ag_compute_matmul(context, a, b, y));
+        for (int64_t at = 0; at < 35; at++) {
+            double value = ag_tensor_at(y, at);
+            int64_t row = at / 7;
+            cr_assert(row == 2 ? isnan(value) : value == (row == 3 ? (double)INFINITY : 6));
+        }
+        cr_assert_eq(ag_context_finish(context), 0);
+    }
+}
+
+Test(tensor_matmul, scratch_is_recycled)
+{
+    ag_context *context = ag_context_new(NULL);
+    ag_tensor *a = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(200, 200));
+    ag_tensor *y = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(200, 200));
+    cr_assert(ag_compute_matmul(context, a, a, y));
+    ag_memory_usage before = ag_context_memory(context);
+    for (int round = 0; round < 20; round++)
+        cr_assert(ag_compute_matmul(context, a, a, y));
+    ag_memory_usage after = ag_context_memory(context);
+    cr_assert_eq(after.reserved, before.reserved);
+    cr_assert_eq(after.step, before.step);
+    cr_assert_eq(ag_context_finish(context), 0);
+}
