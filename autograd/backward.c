@@ -106,16 +106,17 @@ static bool check_contribution(const ag_node *node, int i, ag_var dx)
     char text[160], got[160];
     if (node->self.context->error)
         return false;
-    ag_describe(node->inputs[i], text, sizeof text);
     ag_node *result = ag_node_find(dx);
     if (!result || dx.context != node->self.context)
-        return ag_node_fail(node, AG_ERR_STATE, "the backward rule gave no gradient for %s", text);
+        return ag_node_fail(node, AG_ERR_STATE, "the backward rule gave no gradient for %s",
+                            ag_node_describe(node, i, text, sizeof text));
     const ag_tensor *x = ag_node_input_value(node, i);
     if (result->value.dtype != x->dtype ||
         !ag_shape_equal(ag_tensor_shape(&result->value), ag_tensor_shape(x)))
         return ag_node_fail(node, AG_ERR_SHAPE, "the backward rule gave %s %s as gradient of %s",
                             ag_dtype_name(result->value.dtype),
-                            ag_shape_text(ag_tensor_shape(&result->value), got, sizeof got), text);
+                            ag_shape_text(ag_tensor_shape(&result->value), got, sizeof got),
+                            ag_node_describe(node, i, text, sizeof text));
     return true;
 }
 
@@ -366,18 +367,17 @@ static ag_node *check_root(const char *operation, ag_var y, ag_var cotangent, bo
     ag_node *root = ag_node_require(y.context, operation, y);
     if (!root)
         return NULL;
-    ag_describe(y, text, sizeof text);
     if (!ag_dtype_is_float(root->value.dtype))
-        ag_fail(y.context, AG_ERR_DTYPE, "%s: %s is %s", operation, text,
-                ag_dtype_name(root->value.dtype));
-    if (scalar && ag_tensor_count(&root->value) != 1)
+        ag_fail(y.context, AG_ERR_DTYPE, "%s: %s is %s", operation,
+                ag_describe(y, text, sizeof text), ag_dtype_name(root->value.dtype));
+    else if (scalar && ag_tensor_count(&root->value) != 1)
         ag_fail(y.context, AG_ERR_SHAPE, "%s: %s does not have one element; give a cotangent",
-                operation, text);
+                operation, ag_describe(y, text, sizeof text));
     ag_node *given = scalar ? NULL : ag_node_require(y.context, operation, cotangent);
     if (given && (given->value.dtype != root->value.dtype ||
                   !ag_shape_equal(ag_shape_of(y), ag_shape_of(cotangent))))
         ag_fail(y.context, AG_ERR_SHAPE, "%s: the cotangent of %s is %s %s, not %s", operation,
-                text, ag_describe(cotangent, other, sizeof other),
+                ag_describe(y, text, sizeof text), ag_describe(cotangent, other, sizeof other),
                 ag_dtype_name(given->value.dtype), ag_dtype_name(root->value.dtype));
     return y.context->error ? NULL : root;
 }

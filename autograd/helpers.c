@@ -33,18 +33,34 @@ void ag_node_unary(ag_node *node, ag_unary kind, double parameter)
         ag_compute_unary(ag_node_context(node), kind, parameter, x, y);
 }
 
+bool ag_node_fail_operands(const ag_node *node, ag_error error, const char *reason, int i,
+                           const char *joint, int j)
+{
+    char left[160], right[160];
+    return ag_node_fail(node, error, "%s: %s%s%s", reason,
+                        ag_node_describe(node, i, left, sizeof left), joint,
+                        ag_node_describe(node, j, right, sizeof right));
+}
+
+bool ag_node_same_dtype(const ag_node *node, int i, int j)
+{
+    char left[160], right[160];
+    const ag_tensor *a = ag_node_input_value(node, i), *b = ag_node_input_value(node, j);
+    if (a->dtype == b->dtype)
+        return true;
+    return ag_node_fail(node, AG_ERR_DTYPE, "dtypes differ: %s is %s, %s is %s",
+                        ag_node_describe(node, i, left, sizeof left), ag_dtype_name(a->dtype),
+                        ag_node_describe(node, j, right, sizeof right), ag_dtype_name(b->dtype));
+}
+
 /* The shape of two broadcast operands of one dtype. */
 static bool binary_shape(const ag_node *node, ag_shape *shape)
 {
-    char left[160], right[160];
     const ag_tensor *a = ag_node_input_value(node, 0), *b = ag_node_input_value(node, 1);
-    ag_node_describe(node, 0, left, sizeof left);
-    ag_node_describe(node, 1, right, sizeof right);
-    if (a->dtype != b->dtype)
-        return ag_node_fail(node, AG_ERR_DTYPE, "dtypes differ: %s is %s, %s is %s", left,
-                            ag_dtype_name(a->dtype), right, ag_dtype_name(b->dtype));
+    if (!ag_node_same_dtype(node, 0, 1))
+        return false;
     if (!ag_shape_broadcast(ag_tensor_shape(a), ag_tensor_shape(b), shape))
-        return ag_node_fail(node, AG_ERR_SHAPE, "shapes do not broadcast: %s and %s", left, right);
+        return ag_node_fail_operands(node, AG_ERR_SHAPE, "shapes do not broadcast", 0, " and ", 1);
     return true;
 }
 

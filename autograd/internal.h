@@ -114,6 +114,13 @@ const ag_tensor *ag_node_float_input(const ag_node *node, int i);
 /* Input i's name and shape, for messages. */
 char *ag_node_describe(const ag_node *node, int i, char *text, size_t size);
 
+/* Fails with "operation: reason: INPUT i joint INPUT j". Returns false. */
+bool ag_node_fail_operands(const ag_node *node, ag_error error, const char *reason, int i,
+                           const char *joint, int j);
+
+/* Whether inputs i and j have one dtype; if not, with the error recorded. */
+bool ag_node_same_dtype(const ag_node *node, int i, int j);
+
 /* In forward: a new output with the dtype and shape of x. */
 ag_tensor *ag_node_output_like(ag_node *node, const ag_tensor *x);
 

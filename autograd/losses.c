@@ -35,17 +35,16 @@ static bool check_operands(const ag_node *node)
     const ag_tensor *x = ag_node_float_input(node, 0), *labels = ag_node_input_value(node, 1);
     if (!x)
         return false;
-    ag_node_describe(node, 0, text, sizeof text);
-    ag_node_describe(node, 1, label_text, sizeof label_text);
     if (labels->dtype != AG_I64)
-        return ag_node_fail(node, AG_ERR_DTYPE, "the labels %s are %s, not i64", label_text,
+        return ag_node_fail(node, AG_ERR_DTYPE, "the labels %s are %s, not i64",
+                            ag_node_describe(node, 1, label_text, sizeof label_text),
                             ag_dtype_name(labels->dtype));
     if (x->rank < 1 ||
         !ag_shape_equal(ag_shape_make(x->rank - 1, x->dims), ag_tensor_shape(labels)))
         return ag_node_fail(node, AG_ERR_SHAPE,
-                            "logits %s need labels of that shape without its "
-                            "last axis, not %s",
-                            text, label_text);
+                            "logits %s need labels of that shape without its last axis, not %s",
+                            ag_node_describe(node, 0, text, sizeof text),
+                            ag_node_describe(node, 1, label_text, sizeof label_text));
     return true;
 }
 

@@ -24,23 +24,19 @@ static bool with_leading_axes(ag_context *context, const ag_tensor *x, const ag_
 static bool product_shape(const ag_node *node, const ag_tensor *a, const ag_tensor *b,
                           ag_shape *shape)
 {
-    char left[160], right[160];
-    ag_node_describe(node, 0, left, sizeof left);
-    ag_node_describe(node, 1, right, sizeof right);
-    if (a->dtype != b->dtype)
-        return ag_node_fail(node, AG_ERR_DTYPE, "dtypes differ: %s is %s, %s is %s", left,
-                            ag_dtype_name(a->dtype), right, ag_dtype_name(b->dtype));
+    if (!ag_node_same_dtype(node, 0, 1))
+        return false;
     if (a->rank < 2 || b->rank < 2)
-        return ag_node_fail(node, AG_ERR_SHAPE,
-                            "operands need rank 2 or more: %s times %s (see ag_dot for vectors)",
-                            left, right);
+        return ag_node_fail_operands(node, AG_ERR_SHAPE,
+                                     "operands need rank 2 or more (see ag_dot for vectors)", 0,
+                                     " times ", 1);
     if (a->dims[a->rank - 1] != b->dims[b->rank - 2])
-        return ag_node_fail(node, AG_ERR_SHAPE, "inner sizes differ: %s times %s", left, right);
+        return ag_node_fail_operands(node, AG_ERR_SHAPE, "inner sizes differ", 0, " times ", 1);
     ag_shape over_a = ag_shape_make(a->rank - 2, a->dims);
     ag_shape over_b = ag_shape_make(b->rank - 2, b->dims);
     if (!ag_shape_broadcast(over_a, over_b, shape))
-        return ag_node_fail(node, AG_ERR_SHAPE, "leading axes do not broadcast: %s times %s", left,
-                            right);
+        return ag_node_fail_operands(node, AG_ERR_SHAPE, "leading axes do not broadcast", 0,
+                                     " times ", 1);
     shape->dims[shape->rank++] = a->dims[a->rank - 2];
     shape->dims[shape->rank++] = b->dims[b->rank - 1];
     return true;
@@ -106,15 +102,15 @@ static bool two_operands(const char *operation, ag_var a, ag_var b, bool same_sh
     if (!ag_node_require(context, operation, a) || !ag_node_require(context, operation, b))
         return false;
     ag_shape x = ag_shape_of(a), y = ag_shape_of(b);
-    ag_describe(a, left, sizeof left);
-    ag_describe(b, right, sizeof right);
+    const char *reason = NULL;
     if (same_shape && !ag_shape_equal(x, y))
-        return ag_fail(context, AG_ERR_SHAPE, "%s: shapes differ: %s and %s", operation, left,
-                       right);
-    if (!same_shape && (x.rank != 1 || y.rank != 1))
-        return ag_fail(context, AG_ERR_SHAPE, "%s: needs two vectors: %s and %s", operation, left,
-                       right);
-    return true;
+        reason = "shapes differ";
+    else if (!same_shape && (x.rank != 1 || y.rank != 1))
+        reason = "needs two vectors";
+    if (!reason)
+        return true;
+    return ag_fail(context, AG_ERR_SHAPE, "%s: %s: %s and %s", operation, reason,
+                   ag_describe(a, left, sizeof left), ag_describe(b, right, sizeof right));
 }
 
 ag_var ag_dot(ag_var a, ag_var b)

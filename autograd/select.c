@@ -9,18 +9,14 @@ static void where_forward(ag_node *node)
     const ag_tensor *condition = ag_node_input_value(node, 0);
     const ag_tensor *a = ag_node_input_value(node, 1), *b = ag_node_input_value(node, 2);
     ag_shape shape;
-    ag_node_describe(node, 0, text, sizeof text);
-    ag_node_describe(node, 1, left, sizeof left);
-    ag_node_describe(node, 2, right, sizeof right);
-    if (a->dtype != b->dtype) {
-        ag_node_fail(node, AG_ERR_DTYPE, "dtypes differ: %s is %s, %s is %s", left,
-                     ag_dtype_name(a->dtype), right, ag_dtype_name(b->dtype));
+    if (!ag_node_same_dtype(node, 1, 2))
         return;
-    }
     if (!ag_shape_broadcast(ag_tensor_shape(a), ag_tensor_shape(b), &shape) ||
         !ag_shape_broadcast(shape, ag_tensor_shape(condition), &shape)) {
-        ag_node_fail(node, AG_ERR_SHAPE, "shapes do not broadcast: %s, %s and %s", text, left,
-                     right);
+        ag_node_fail(node, AG_ERR_SHAPE, "shapes do not broadcast: %s, %s and %s",
+                     ag_node_describe(node, 0, text, sizeof text),
+                     ag_node_describe(node, 1, left, sizeof left),
+                     ag_node_describe(node, 2, right, sizeof right));
         return;
     }
     ag_tensor *y = ag_node_new_output(node, a->dtype, shape);

@@ -327,14 +327,12 @@ static bool concat_shape(const ag_node *node, int axis, ag_shape *shape)
         bool fits = y->rank == x->rank;
         for (int k = 0; fits && k < x->rank; k++)
             fits = k == axis || y->dims[k] == x->dims[k];
-        ag_node_describe(node, 0, first, sizeof first);
-        ag_node_describe(node, i, other, sizeof other);
         if (!fits)
             return ag_node_fail(node, AG_ERR_SHAPE, "shapes do not fit along axis %d: %s and %s",
-                                axis, first, other);
-        if (y->dtype != x->dtype)
-            return ag_node_fail(node, AG_ERR_DTYPE, "dtypes differ: %s is %s, %s is %s", first,
-                                ag_dtype_name(x->dtype), other, ag_dtype_name(y->dtype));
+                                axis, ag_node_describe(node, 0, first, sizeof first),
+                                ag_node_describe(node, i, other, sizeof other));
+        if (!ag_node_same_dtype(node, 0, i))
+            return false;
         if (shape->dims[axis] > INT64_MAX - y->dims[axis])
             return ag_node_fail(node, AG_ERR_MEMORY, "the joined axis is too long");
         shape->dims[axis] += y->dims[axis];

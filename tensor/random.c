@@ -98,9 +98,11 @@ static double log_of(double u)
         m *= 2;
         e--;
     }
+    static const double term[] = { 1.0 / 3,  1.0 / 5,  1.0 / 7,  1.0 / 9,  1.0 / 11, 1.0 / 13,
+                                   1.0 / 15, 1.0 / 17, 1.0 / 19, 1.0 / 21, 1.0 / 23 };
     double s = (m - 1) / (m + 1), square = s * s, series = 0;
-    for (int k = 23; k >= 3; k -= 2)
-        series = (series + 1.0 / k) * square;
+    for (int i = 10; i >= 0; i--)
+        series = (series + term[i]) * square;
     return e * 0.69314718055994531 + 2 * (s + s * series);
 }
 
@@ -111,9 +113,15 @@ static double cos_of_turns(double u)
     int quarter = (int)(4 * u + 0.5);
     double x = 6.2831853071795865 * (u - 0.25 * quarter), square = x * x;
     bool odd = quarter % 2 == 1; /* cos(x + pi/2) = -sin x */
+    /* Each term is the one before it times -x^2 / (k (k - 1)). */
+    static const double even_term[] = { 1.0 / 2,   1.0 / 12,  1.0 / 30,  1.0 / 56, 1.0 / 90,
+                                        1.0 / 132, 1.0 / 182, 1.0 / 240, 1.0 / 306 };
+    static const double odd_term[] = { 1.0 / 6,   1.0 / 20,  1.0 / 42,  1.0 / 72, 1.0 / 110,
+                                       1.0 / 156, 1.0 / 210, 1.0 / 272, 1.0 / 342 };
+    const double *term = odd ? odd_term : even_term;
     double series = 1;
-    for (int k = odd ? 19 : 18; k >= 2; k -= 2)
-        series = 1 - series * square / (k * (k - 1));
+    for (int i = 8; i >= 0; i--)
+        series = 1 - series * square * term[i];
     if (odd)
         series *= x;
     return quarter == 1 || quarter == 2 ? -series : series;

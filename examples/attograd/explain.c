@@ -311,7 +311,7 @@ static bool can_be_bold(void)
 
 int ag_cmd_explain(int argc, char **argv)
 {
-    ag_explanation e = { .seed = -1, .step = 1.0 / (1 << 18), .lr = 0.1 };
+    ag_explanation e = { .seed = -1, .step = 1.0 / (1 << 18), .lr = 0.01 };
     bool json = false;
     const ag_option options[] = {
         { "--seed", AG_OPTION_INTEGER, &e.seed, 0, INT64_MAX, NULL },

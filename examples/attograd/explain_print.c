@@ -1,122 +1,17 @@
 /* attograd explain as a page to be read: each step's formula, its numbers in
  * columns, and how one of them came about. Fits into 90 columns. */
-#include "explain.h"
+#include "explain_matrix.h"
 
 #include <math.h>
-#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
-/* ---- Numbers ---- */
-
-/* As many decimals as show the numbers exactly, between 2 and 4. */
-static int decimals_of(const ag_matrix *m)
-{
-    for (int decimals = 2; decimals < 4; decimals++) {
-        bool exact = true;
-        for (int i = 0; i < m->rows * m->columns; i++) {
-            double scaled = m->x[i] * pow(10, decimals);
-            exact = exact && fabs(scaled - round(scaled)) < 1e-9;
-        }
-        if (exact)
-            return decimals;
-    }
-    return 4;
-}
-
-/* x, but 0 where it would be shown as "-0.00". */
-static double shown(double x, int decimals)
-{
-    return fabs(x) < 0.5 * pow(10, -decimals) ? 0 : x;
-}
-
-/* ---- Matrices side by side ---- */
-
-/* Lines that are written to in any order, then printed. */
-enum { LINES = 8, LINE_LENGTH = 120 };
-typedef struct canvas {
-    char line[LINES][LINE_LENGTH];
-    int right; /* the next matrix begins here */
-} canvas;
-
-static void put(canvas *c, int line, int column, const char *format, ...) AG_PRINTF(4, 5);
-
-static void put(canvas *c, int line, int column, const char *format, ...)
-{
-    char text[LINE_LENGTH];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    for (int i = 0; text[i] && column + i < LINE_LENGTH; i++)
-        c->line[line][column + i] = text[i];
-    int end = column + (int)strlen(text);
-    c->right = end > c->right ? end : c->right;
-}
-
-static void begin(canvas *c)
-{
-    memset(c->line, ' ', sizeof c->line);
-    c->right = 0;
-}
-
-/* Without the empty lines, and without blanks at the ends of the others. */
-static void end(const canvas *c)
-{
-    for (int i = 0; i < LINES; i++) {
-        int length = LINE_LENGTH;
-        while (length > 0 && c->line[i][length - 1] == ' ')
-            length--;
-        if (length > 0)
-            printf("%.*s\n", length, c->line[i]);
-    }
-}
-
-/* Each column of the matrix is a vector called head_1, head_2, ..; row j
- * belongs to tail_j. Either may be NULL. */
-typedef struct names {
-    const char *head, *tail;
-} names;
-
-static int width_of(const ag_matrix *m, int decimals, const char *head)
-{
-    int width = head ? (int)strlen(head) + 2 : 0;
-    for (int i = 0; i < m->rows * m->columns; i++) {
-        int length = snprintf(NULL, 0, "%.*f", decimals, shown(m->x[i], decimals));
-        width = length > width ? length : width;
-    }
-    return width + 1;
-}
-
-/* The matrix to the right of what is there: its title in line 0, the names of
- * its columns in line 1, its rows below. */
-static void put_matrix(canvas *c, const char *title, const char *name, const ag_matrix *m, names of)
-{
-    int decimals = decimals_of(m), width = width_of(m, decimals, of.head);
-    int left = c->right ? c->right + 3 : 3, inside = left + (*name ? 7 : 0) + 1;
-    if (title)
-        put(c, 0, inside + 1, "%s", title);
-    if (*name)
-        put(c, 2, left, "%4s =", name);
-    for (int column = 0; of.head && column < m->columns; column++) {
-        int length = (int)strlen(of.head) + 2;
-        put(c, 1, inside + (column + 1) * width - length, "%s_%d", of.head, column + 1);
-    }
-    for (int row = 0; row < m->rows; row++) {
-        put(c, 2 + row, inside - 1, "[");
-        for (int column = 0; column < m->columns; column++)
-            put(c, 2 + row, inside + column * width, "%*.*f", width, decimals,
-                shown(ag_entry(m, row, column), decimals));
-        put(c, 2 + row, inside + m->columns * width, of.tail ? " ]  %s_%d" : " ]", of.tail,
-            row + 1);
-    }
-}
-
-static const names value_names[MATRICES] = {
+static const ag_column_names value_names[MATRICES] = {
     [INPUTS] = { "a", NULL }, [Q] = { "q", NULL },      [K] = { "k", NULL },   [V] = { "v", NULL },
     [SCORES] = { "q", "k" },  [WEIGHTS] = { "b", "v" }, [OUT] = { "b", NULL },
 };
 
-static const names gradient_names[MATRICES] = {
+static const ag_column_names gradient_names[MATRICES] = {
     [INPUTS] = { "da", NULL }, [Q] = { "dq", NULL },    [K] = { "dk", NULL },
     [V] = { "dv", NULL },      [SCORES] = { "q", "k" }, [WEIGHTS] = { "b", "v" },
     [OUT] = { "db", NULL },
@@ -124,10 +19,10 @@ static const names gradient_names[MATRICES] = {
 
 static void print_value(const ag_explanation *e, int which)
 {
-    canvas c;
-    begin(&c);
-    put_matrix(&c, NULL, ag_matrix_names[which], &e->value[which], value_names[which]);
-    end(&c);
+    ag_canvas c;
+    ag_canvas_begin(&c);
+    ag_canvas_matrix(&c, NULL, ag_matrix_names[which], &e->value[which], value_names[which]);
+    ag_canvas_end(&c);
 }
 
 /* ---- How one entry came about ---- */
@@ -137,8 +32,8 @@ static void add_term(char *text, size_t size, double left, int left_decimals, do
                      int right_decimals)
 {
     size_t used = strlen(text);
-    left = shown(left, left_decimals);
-    right = shown(right, right_decimals);
+    left = ag_number_shown(left, left_decimals);
+    right = ag_number_shown(right, right_decimals);
     const char *sign = left < 0 ? (used ? " - " : "-") : (used ? " + " : "");
     snprintf(text + used, size - used, right < 0 ? "%s%.*f*(%.*f)" : "%s%.*f*%.*f", sign,
              left_decimals, fabs(left), right_decimals, right);
@@ -152,7 +47,7 @@ static void print_work(const char *entry, const char *sum, const char *numbers, 
     int more = (int)strlen(numbers) + decimals + 9;
     if (length + more > 88)
         printf("\n   %*s", (int)strlen(entry), "");
-    printf(" = %s = %.*f\n", numbers, decimals, shown(result, decimals));
+    printf(" = %s = %.*f\n", numbers, decimals, ag_number_shown(result, decimals));
 }
 
 static ag_matrix transposed(const ag_matrix *m)
@@ -172,10 +67,11 @@ static void work_product(const char *entry, const char *sum, ag_matrix left, int
     double total = 0;
     for (int i = 0; i < left.columns; i++) {
         double l = ag_entry(&left, row, i), r = ag_entry(&right, i, column);
-        add_term(numbers, sizeof numbers, l, decimals_of(&left), r, decimals_of(&right));
+        add_term(numbers, sizeof numbers, l, ag_matrix_decimals(&left), r,
+                 ag_matrix_decimals(&right));
         total += l * r;
     }
-    print_work(entry, sum, numbers, total, decimals_of(result));
+    print_work(entry, sum, numbers, total, ag_matrix_decimals(result));
 }
 
 /* ---- Forward ---- */
@@ -187,20 +83,21 @@ static void heading(const char *text, bool bold)
 
 static void print_given(const ag_explanation *e, bool bold)
 {
-    canvas c;
+    ag_canvas c;
     heading("SELF-ATTENTION IN NUMBERS", bold);
     printf(
         "\nFour inputs a_1 .. a_4 are the columns of I. W_q, W_k and W_v are all that learns. For\n"
         "each input there is an output b_i, and a target y_i that says what it should be.\n\n");
-    begin(&c);
-    put_matrix(&c, NULL, "I", &e->value[INPUTS], value_names[INPUTS]);
-    put_matrix(&c, NULL, "Y", &e->target, (names){ "y", NULL });
-    end(&c);
+    ag_canvas_begin(&c);
+    ag_canvas_matrix(&c, NULL, "I", &e->value[INPUTS], value_names[INPUTS]);
+    ag_canvas_matrix(&c, NULL, "Y", &e->target, (ag_column_names){ "y", NULL });
+    ag_canvas_end(&c);
     printf("\n");
-    begin(&c);
+    ag_canvas_begin(&c);
     for (int i = W_Q; i <= W_V; i++)
-        put_matrix(&c, NULL, ag_matrix_names[i], &e->value[i], (names){ NULL, NULL });
-    end(&c);
+        ag_canvas_matrix(&c, NULL, ag_matrix_names[i], &e->value[i],
+                         (ag_column_names){ NULL, NULL });
+    ag_canvas_end(&c);
 }
 
 static void print_projections(const ag_explanation *e)
@@ -235,7 +132,7 @@ static void print_scores(const ag_explanation *e)
 static void print_weights(const ag_explanation *e)
 {
     const ag_matrix *a = &e->value[SCORES];
-    int decimals = decimals_of(a);
+    int decimals = ag_matrix_decimals(a);
     double sum = 0;
     for (int j = 0; j < TOKENS; j++)
         sum += exp(ag_entry(a, j, 0));
@@ -245,7 +142,8 @@ static void print_weights(const ag_explanation *e)
     print_value(e, WEIGHTS);
     printf("\n   alpha'_12 = exp(%.*f) / (", decimals, ag_entry(a, 1, 0));
     for (int j = 0; j < TOKENS; j++)
-        printf("%sexp(%.*f)", j ? " + " : "", decimals, shown(ag_entry(a, j, 0), decimals));
+        printf("%sexp(%.*f)", j ? " + " : "", decimals,
+               ag_number_shown(ag_entry(a, j, 0), decimals));
     printf(")\n             = %.4f / %.4f = %.4f\n", exp(ag_entry(a, 1, 0)), sum,
            exp(ag_entry(a, 1, 0)) / sum);
 }
@@ -287,13 +185,15 @@ static void print_rows(bool bold)
 static void print_gradient(const ag_explanation *e, int which, const char *words)
 {
     char name[8];
-    canvas c;
+    ag_canvas c;
     snprintf(name, sizeof name, "d%s", ag_matrix_names[which]);
     printf("\n%s = %s%s%s\n\n", name, ag_gradient_formulas[which], *words ? "        " : "", words);
-    begin(&c);
-    put_matrix(&c, "ag_backward", name, &e->gradient[which], gradient_names[which]);
-    put_matrix(&c, "finite differences", "", &e->numeric[which], gradient_names[which]);
-    end(&c);
+    ag_canvas_begin(&c);
+    const names of = gradient_names[which];
+    ag_canvas_matrix(&c, "ag_backward", name, &e->gradient[which],
+                     (ag_column_names){ of.head, NULL });
+    ag_canvas_matrix(&c, "finite differences", "", &e->numeric[which], of);
+    ag_canvas_end(&c);
     printf("   largest difference between the two: %.1e\n", e->numeric_gap[which]);
 }
 
@@ -306,7 +206,7 @@ static void print_difference_explained(const ag_explanation *e, bool bold)
         "variable; on the right, finite differences: the entry is moved by h = 2^-18 either way,\n"
         "all that is computed from it is computed again, and L is seen to change. For W_q[1,1]:\n\n"
         "   (L(+h) - L(-h)) / 2h = (%.10f - %.10f) / %.4e = %.4f\n",
-        e->loss_plus, e->loss_minus, 2 * e->step, shown(e->numeric[W_Q].x[0], 4));
+        e->loss_plus, e->loss_minus, 2 * e->step, ag_number_shown(e->numeric[W_Q].x[0], 4));
 }
 
 static void print_output_gradients(const ag_explanation *e)
@@ -338,8 +238,8 @@ static void print_score_gradient(const ag_explanation *e)
         "   its column under the weights, and each column of dA sums to 0.\n"
         "   dalpha_12 = alpha'_12 (dalpha'_12 - sum_j alpha'_1j dalpha'_1j)\n"
         "             = %.4f*(%.4f %c %.4f) = %.4f\n",
-        ag_entry(p, 1, 0), shown(ag_entry(dp, 1, 0), 4), mean < 0 ? '+' : '-', fabs(mean),
-        shown(ag_entry(&e->gradient[SCORES], 1, 0), 4));
+        ag_entry(p, 1, 0), ag_number_shown(ag_entry(dp, 1, 0), 4), mean < 0 ? '+' : '-', fabs(mean),
+        ag_number_shown(ag_entry(&e->gradient[SCORES], 1, 0), 4));
 }
 
 static void print_projection_gradients(const ag_explanation *e)
@@ -370,8 +270,27 @@ static void print_input_gradient(const ag_explanation *e)
 {
     const ag_matrix *m = e->value, *d = e->gradient;
     print_gradient(e, INPUTS, "three paths, added");
-    printf("   da_1[1] = by its query %.4f, by its key %.4f, by its value %.4f: %.4f in all\n",
-           path(&m[W_Q], &d[Q]), path(&m[W_K], &d[K]), path(&m[W_V], &d[V]), d[INPUTS].x[0]);
+    double by_query = path(&m[W_Q], &d[Q]), by_key = path(&m[W_K], &d[K]);
+    double by_value = path(&m[W_V], &d[V]);
+    printf("   da_1[1] = %.4f by its query %c %.4f by its key %c %.4f by its value = %.4f\n",
+           ag_number_shown(by_query, 4), by_key < 0 ? '-' : '+', fabs(by_key),
+           by_value < 0 ? '-' : '+', fabs(by_value), ag_number_shown(d[INPUTS].x[0], 4));
+}
+
+/* Along the gradient, L falls by lr |dW|^2 for a small lr. */
+static void print_step(const ag_explanation *e, bool bold)
+{
+    double squares = 0;
+    for (int i = W_Q; i <= W_V; i++)
+        for (int k = 0; k < e->gradient[i].rows * e->gradient[i].columns; k++)
+            squares += e->gradient[i].x[k] * e->gradient[i].x[k];
+    heading("AND THIS IS LEARNING", bold);
+    printf(
+        "\nOne step W - %.2f dW for each of W_q, W_k and W_v. The gradients say that L falls by\n"
+        "%.2f (|dW_q|^2 + |dW_k|^2 + |dW_v|^2) = %.4f, if the step is small. It goes from %.4f\n"
+        "to %.4f, by %.4f.\n",
+        e->lr, e->lr, e->lr * squares, e->loss, e->loss_after,
+        ag_number_shown(e->loss - e->loss_after, 4));
 }
 
 static void print_result(const ag_explanation *e, bool bold)
@@ -387,9 +306,7 @@ static void print_result(const ag_explanation *e, bool bold)
                e->numeric_gap[which]);
     }
     printf("\n   largest of all: %.1e\n", e->largest);
-    heading("AND THIS IS LEARNING", bold);
-    printf("\nOne step W - %.2g dW for each of W_q, W_k and W_v: L goes from %.4f to %.4f.\n",
-           e->lr, e->loss, e->loss_after);
+    print_step(e, bold);
 }
 
 void ag_explain_print(const ag_explanation *e, bool bold)

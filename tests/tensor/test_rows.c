@@ -168,7 +168,7 @@ static void check_special_row(ag_context *ctx, ag_dtype dtype, int64_t n)
             cr_assert(ag_compute_softmax(ctx, AG_ROWS_SOFTMAX, x, p));
             cr_assert(ag_compute_softmax(ctx, AG_ROWS_LOG_SOFTMAX, x, l));
             cr_assert(ag_compute_softmax(ctx, AG_ROWS_LOGSUMEXP, x, s));
-            cr_expect(isnan(ag_tensor_at(s, 0)));
+            cr_expect(i == 0 ? isnan(ag_tensor_at(s, 0)) : ag_tensor_at(s, 0) == INFINITY);
             for (int64_t k = 0; k < n; k++)
                 cr_assert(isnan(ag_tensor_at(p, k)) && isnan(ag_tensor_at(l, k)));
         }
