@@ -101,12 +101,12 @@ static double difference(check *c, ag_node *leaf, double *x, double *noise)
         if (k == 0)
             continue;
         *x = before + k * h;
-        leaf->version++;
+        leaf->base->version++;
         loss[k + 2] = evaluate(c, &s);
         scale = s > scale ? s : scale;
     }
     *x = before;
-    leaf->version++;
+    leaf->base->version++;
     *noise = ROUNDINGS * DBL_EPSILON * scale / h;
     return (8.0 * (loss[3] - loss[1]) - (loss[4] - loss[0])) / (12.0 * h);
 }

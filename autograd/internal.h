@@ -25,7 +25,8 @@ struct ag_node {
     const void *options;
     int n_inputs;
 
-    uint32_t version;    /* counts the writes into a leaf's value */
+    ag_node *base;       /* the node whose data it shows, for a view; else itself */
+    uint32_t version;    /* of a base: counts the writes into its value */
     ag_tensor *gradient; /* memory for it; NULL if there never was one */
     const char *name;    /* NULL without */
     bool has_gradient;
@@ -68,6 +69,9 @@ typedef struct ag_tape {
 
 /* The context's tape, made at its first use. NULL with an error recorded. */
 ag_tape *ag_tape_of(ag_context *context);
+
+/* The same where an error may be recorded already. */
+ag_tape *ag_tape_make(ag_context *context);
 
 static inline ag_node *ag_list_at(const ag_node_list *list, uint32_t i)
 {

@@ -90,7 +90,7 @@ static bool target_weights(const ag_node *node, ag_var *targets, ag_var *weights
         !ag_tensor_allocate(context, AG_STEP, x.dtype, shape, &t) ||
         !ag_tensor_allocate(context, AG_STEP, x.dtype, column, &w))
         return false;
-    memset(t.data, 0, (size_t)ag_tensor_count(&t) * ag_dtype_size(t.dtype));
+    memset(t.data, 0, ag_tensor_bytes(&t));
     double weight = row_weight(options, &labels);
     for (int64_t i = 0; i < labels.dims[0]; i++) {
         int64_t label = ((const int64_t *)labels.data)[i];

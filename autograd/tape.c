@@ -35,6 +35,7 @@ ag_node *ag_list_push(ag_context *context, ag_node_list *list, uint32_t flag)
         return NULL;
     ag_node *node = ag_list_at(list, list->count);
     memset(node, 0, sizeof *node);
+    node->base = node;
     node->self = (ag_var){ context, list->count | flag, context->tape->generation };
     list->count++;
     return node;
@@ -42,8 +43,11 @@ ag_node *ag_list_push(ag_context *context, ag_node_list *list, uint32_t flag)
 
 ag_tape *ag_tape_of(ag_context *context)
 {
-    if (!context || context->error)
-        return NULL;
+    return context && !context->error ? ag_tape_make(context) : NULL;
+}
+
+ag_tape *ag_tape_make(ag_context *context)
+{
     if (!context->tape) {
         ag_tape *tape = ag_memory_new(context, AG_KEEP, sizeof *tape);
         if (!tape)
@@ -162,7 +166,7 @@ static bool save_call(ag_context *context, ag_node *node, const ag_var *inputs, 
     }
     for (int i = 0; i < n; i++) {
         saved[i] = inputs[i];
-        versions[i] = ag_node_find(inputs[i])->version;
+        versions[i] = ag_node_find(inputs[i])->base->version;
     }
     node->inputs = saved;
     node->versions = versions;
@@ -201,6 +205,20 @@ static bool check_call(ag_context *context, const ag_op *op, const ag_var *input
     return true;
 }
 
+/* The input, or what it is a view of, in whose data the output lies; the node
+ * itself if there is none. */
+static ag_node *base_of(ag_node *node)
+{
+    const char *data = node->value.data;
+    for (int i = 0; i < node->n_inputs && !node->owns_data; i++) {
+        ag_node *base = ag_node_find(node->inputs[i])->base;
+        const char *first = base->value.data;
+        if (data >= first && data < first + ag_tensor_bytes(&base->value))
+            return base;
+    }
+    return node;
+}
+
 static bool any_requires_gradient(const ag_node *node)
 {
     for (int i = 0; i < node->n_inputs; i++)
@@ -231,6 +249,7 @@ ag_var ag_apply(const ag_op *op, const ag_var *inputs, int n, const void *option
         ag_tape_truncate(tape, before);
         return ag_poisoned(context);
     }
+    node->base = base_of(node);
     node->requires_gradient = op->vjp && tape->no_grad == 0 &&
                               ag_dtype_is_float(node->value.dtype) && any_requires_gradient(node);
     return node->self;

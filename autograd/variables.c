@@ -137,7 +137,7 @@ ag_var ag_parameter(ag_context *context, const char *name, ag_dtype dtype, ag_sh
                 ag_dtype_name(dtype));
     if (context->error || !ag_tensor_allocate(context, AG_KEEP, dtype, shape, &value))
         return ag_poisoned(context);
-    memset(value.data, 0, (size_t)ag_tensor_count(&value) * ag_dtype_size(dtype));
+    memset(value.data, 0, ag_tensor_bytes(&value));
     ag_node *node = ag_list_push(context, &tape->parameters, AG_PARAMETER_BIT);
     if (!node)
         return ag_poisoned(context);
@@ -151,7 +151,11 @@ ag_var ag_parameter(ag_context *context, const char *name, ag_dtype dtype, ag_sh
 ag_var ag_detach(ag_var x)
 {
     ag_node *node = ag_node_require(x.context, "detach", x);
-    return node ? ag_leaf(x.context, &node->value, false) : ag_poisoned(x.context);
+    ag_var v = node ? ag_leaf(x.context, &node->value, false) : ag_poisoned(x.context);
+    ag_node *detached = ag_node_find(v);
+    if (detached)
+        detached->base = node->base;
+    return v;
 }
 
 /* ---- Looking in ---- */
@@ -183,7 +187,7 @@ ag_tensor *ag_value_mutable(ag_var leaf)
     }
     if (!node)
         return NULL;
-    node->version++;
+    node->base->version++;
     return &node->value;
 }
 
@@ -325,16 +329,17 @@ void ag_print(ag_var v, FILE *file)
 
 void ag_no_grad_begin(ag_context *context)
 {
-    ag_tape_of(context); /* an error that is pending must not unbalance the two calls */
-    if (context && context->tape)
-        context->tape->no_grad++;
+    /* An error that is pending must not unbalance the two calls. */
+    ag_tape *tape = context ? ag_tape_make(context) : NULL;
+    if (tape)
+        tape->no_grad++;
 }
 
 void ag_no_grad_end(ag_context *context)
 {
-    if (!context || !context->tape)
+    if (!context)
         return;
-    if (context->tape->no_grad == 0)
+    if (!context->tape || context->tape->no_grad == 0)
         ag_fail(context, AG_ERR_STATE, "no_grad_end: there is no region to end");
     else
         context->tape->no_grad--;

@@ -49,7 +49,7 @@ static copy_row *const copy_rows[4][4] = {
 static void copy_elements(ag_tensor *to, const ag_tensor *from)
 {
     if (to->dtype == from->dtype && ag_tensor_is_contiguous(to) && ag_tensor_is_contiguous(from)) {
-        memcpy(to->data, from->data, (size_t)ag_tensor_count(to) * ag_dtype_size(to->dtype));
+        memcpy(to->data, from->data, ag_tensor_bytes(to));
         return;
     }
     copy_row *row = copy_rows[to->dtype][from->dtype];
@@ -151,8 +151,7 @@ bool ag_tensor_copy(ag_context *context, ag_tensor *to, const ag_tensor *from)
         return false;
     copy_elements(to, shared ? &copy : &source);
     if (shared)
-        ag_memory_recycle(context, copy.data,
-                          (size_t)ag_tensor_count(&copy) * ag_dtype_size(copy.dtype));
+        ag_memory_recycle(context, copy.data, ag_tensor_bytes(&copy));
     return true;
 }
 

@@ -79,6 +79,9 @@ bool ag_shape_bytes(ag_context *context, ag_dtype dtype, ag_shape shape, size_t 
 bool ag_tensor_allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, ag_shape shape,
                         ag_tensor *tensor);
 
+/* The bytes of x's elements, were they contiguous. */
+size_t ag_tensor_bytes(const ag_tensor *x);
+
 /* A contiguous tensor over given memory. */
 ag_tensor ag_tensor_over(void *data, ag_dtype dtype, ag_shape shape);
 

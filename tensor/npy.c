@@ -359,8 +359,7 @@ static bool read_reversed(npy_file *file, ag_tensor *tensor)
         return false;
     bool good = read_data(file, &reversed) && ag_tensor_permute(context, &reversed, order, &view) &&
                 ag_tensor_copy(context, tensor, &view);
-    ag_memory_recycle(context, reversed.data,
-                      (size_t)ag_tensor_count(&reversed) * ag_dtype_size(reversed.dtype));
+    ag_memory_recycle(context, reversed.data, ag_tensor_bytes(&reversed));
     return good;
 }
 

@@ -195,6 +195,11 @@ int64_t ag_tensor_count(const ag_tensor *tensor)
     return count;
 }
 
+size_t ag_tensor_bytes(const ag_tensor *x)
+{
+    return (size_t)ag_tensor_count(x) * ag_dtype_size(x->dtype);
+}
+
 bool ag_tensor_is_contiguous(const ag_tensor *tensor)
 {
     if (!tensor)

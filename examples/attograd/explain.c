@@ -57,7 +57,7 @@ static ag_matrix read_variable(const ag_tensor *tensor)
     return m;
 }
 
-static ag_matrix transpose(const ag_matrix *m)
+ag_matrix ag_transposed(const ag_matrix *m)
 {
     ag_matrix t = { m->columns, m->rows, { 0 } };
     for (int row = 0; row < m->rows; row++)
@@ -70,7 +70,7 @@ static ag_matrix transpose(const ag_matrix *m)
 static ag_matrix read_rows(const ag_tensor *tensor)
 {
     ag_matrix rows = read_variable(tensor);
-    return transpose(&rows);
+    return ag_transposed(&rows);
 }
 
 static ag_var variable(ag_context *context, const ag_matrix *m)
@@ -81,7 +81,7 @@ static ag_var variable(ag_context *context, const ag_matrix *m)
 /* The same as rows, for the library. */
 static ag_var row_variable(ag_context *context, const ag_matrix *m)
 {
-    ag_matrix rows = transpose(m);
+    ag_matrix rows = ag_transposed(m);
     return variable(context, &rows);
 }
 
@@ -166,7 +166,7 @@ static ag_var gradient_formula(int which, const ag_var *m, const ag_var *d, ag_v
 
 static void set_parameter(ag_var parameter, const ag_matrix *columns)
 {
-    ag_matrix rows = transpose(columns);
+    ag_matrix rows = ag_transposed(columns);
     ag_assign(parameter, rows.x);
 }
 

@@ -46,6 +46,7 @@ extern const char *const ag_value_formulas[MATRICES];
 extern const char *const ag_gradient_formulas[MATRICES];
 
 double ag_entry(const ag_matrix *m, int row, int column);
+ag_matrix ag_transposed(const ag_matrix *m);
 
 /* The pages: explain_print.c. */
 void ag_explain_print(const ag_explanation *e, bool bold);

@@ -80,13 +80,14 @@ void ag_canvas_matrix(ag_canvas *c, const char *title, const char *name, const a
         int length = (int)strlen(of.head) + 2;
         put(c, 1, inside + (column + 1) * width - length, "%s_%d", of.head, column + 1);
     }
+    int right = inside + m->columns * width;
     for (int row = 0; row < m->rows; row++) {
         put(c, 2 + row, inside - 1, "[");
         for (int column = 0; column < m->columns; column++)
             put(c, 2 + row, inside + column * width, "%*.*f", width, decimals,
                 ag_number_shown(ag_entry(m, row, column), decimals));
-        put(c, 2 + row, inside + m->columns * width, " ]");
+        put(c, 2 + row, right, " ]");
         if (of.tail)
-            put(c, 2 + row, c->right + 2, "%s_%d", of.tail, row + 1);
+            put(c, 2 + row, right + 4, "%s_%d", of.tail, row + 1);
     }
 }

@@ -50,15 +50,6 @@ static void print_work(const char *entry, const char *sum, const char *numbers, 
     printf(" = %s = %.*f\n", numbers, decimals, ag_number_shown(result, decimals));
 }
 
-static ag_matrix transposed(const ag_matrix *m)
-{
-    ag_matrix t = { m->columns, m->rows, { 0 } };
-    for (int row = 0; row < m->rows; row++)
-        for (int column = 0; column < m->columns; column++)
-            t.x[column * t.columns + row] = ag_entry(m, row, column);
-    return t;
-}
-
 /* The entry of a product: a row of the left matrix times a column of the right one. */
 static void work_product(const char *entry, const char *sum, ag_matrix left, int row,
                          ag_matrix right, int column, const ag_matrix *result)
@@ -126,7 +117,7 @@ static void print_scores(const ag_explanation *e)
            "   Column i belongs to query i: alpha_ij stands in column i, row j.\n\n");
     print_value(e, SCORES);
     printf("\n");
-    work_product("alpha_12", "q_1 . k_2", transposed(&m[Q]), 0, m[K], 1, &m[SCORES]);
+    work_product("alpha_12", "q_1 . k_2", ag_transposed(&m[Q]), 0, m[K], 1, &m[SCORES]);
 }
 
 static void print_weights(const ag_explanation *e)
@@ -189,7 +180,7 @@ static void print_gradient(const ag_explanation *e, int which, const char *words
     snprintf(name, sizeof name, "d%s", ag_matrix_names[which]);
     printf("\n%s = %s%s%s\n\n", name, ag_gradient_formulas[which], *words ? "        " : "", words);
     ag_canvas_begin(&c);
-    const names of = gradient_names[which];
+    const ag_column_names of = gradient_names[which];
     ag_canvas_matrix(&c, "ag_backward", name, &e->gradient[which],
                      (ag_column_names){ of.head, NULL });
     ag_canvas_matrix(&c, "finite differences", "", &e->numeric[which], of);
@@ -218,10 +209,10 @@ static void print_output_gradients(const ag_explanation *e)
              m[OUT].x[0], e->target.x[0]);
     print_work("db_1[1]", "b_1[1] - y_1[1]", numbers, d[OUT].x[0], 4);
     print_gradient(e, V, "v_j went into each b_i, alpha'_ij times");
-    work_product("dv_2[1]", "sum_i db_i[1] alpha'_i2", d[OUT], 0, transposed(&m[WEIGHTS]), 1,
+    work_product("dv_2[1]", "sum_i db_i[1] alpha'_i2", d[OUT], 0, ag_transposed(&m[WEIGHTS]), 1,
                  &d[V]);
     print_gradient(e, WEIGHTS, "");
-    work_product("dalpha'_12", "v_2 . db_1", transposed(&m[V]), 1, d[OUT], 0, &d[WEIGHTS]);
+    work_product("dalpha'_12", "v_2 . db_1", ag_transposed(&m[V]), 1, d[OUT], 0, &d[WEIGHTS]);
 }
 
 /* The softmax: one weight more is the others less. */
@@ -248,13 +239,16 @@ static void print_projection_gradients(const ag_explanation *e)
     print_gradient(e, Q, "");
     work_product("dq_1[1]", "sum_j k_j[1] dalpha_1j", m[K], 0, d[SCORES], 0, &d[Q]);
     print_gradient(e, K, "");
-    work_product("dk_2[1]", "sum_i q_i[1] dalpha_i2", m[Q], 0, transposed(&d[SCORES]), 1, &d[K]);
+    work_product("dk_2[1]", "sum_i q_i[1] dalpha_i2", m[Q], 0, ag_transposed(&d[SCORES]), 1, &d[K]);
     print_gradient(e, W_Q, "every input adds its dq_i a_i^T");
-    work_product("dW_q[1,1]", "sum_i dq_i[1] a_i[1]", d[Q], 0, transposed(&m[INPUTS]), 0, &d[W_Q]);
+    work_product("dW_q[1,1]", "sum_i dq_i[1] a_i[1]", d[Q], 0, ag_transposed(&m[INPUTS]), 0,
+                 &d[W_Q]);
     print_gradient(e, W_K, "");
-    work_product("dW_k[1,1]", "sum_i dk_i[1] a_i[1]", d[K], 0, transposed(&m[INPUTS]), 0, &d[W_K]);
+    work_product("dW_k[1,1]", "sum_i dk_i[1] a_i[1]", d[K], 0, ag_transposed(&m[INPUTS]), 0,
+                 &d[W_K]);
     print_gradient(e, W_V, "");
-    work_product("dW_v[1,1]", "sum_i dv_i[1] a_i[1]", d[V], 0, transposed(&m[INPUTS]), 0, &d[W_V]);
+    work_product("dW_v[1,1]", "sum_i dv_i[1] a_i[1]", d[V], 0, ag_transposed(&m[INPUTS]), 0,
+                 &d[W_V]);
 }
 
 /* Row 1 of W^T times column 1 of d. */

@@ -390,10 +390,10 @@ typedef struct worker {
 
 static void *train(void *argument)
 {
-    worker *worker = argument;
-    ag_context *ctx = ag_context_new(&(ag_context_options){ .seed = worker->seed });
+    worker *me = argument;
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .seed = me->seed });
     ag_var w = ag_parameter(ctx, "w", AG_F32, AG_SHAPE(2, 2));
-    ag_random random = ag_random_stream(worker->seed, "x", 0);
+    ag_random random = ag_random_stream(me->seed, "x", 0);
     for (int step = 0; step < 200; step++) {
         ag_var x = ag_normal(ctx, &random, AG_SHAPE(8, 2));
         ag_backward(ag_mean_squared_error(ag_matmul(x, w), ag_flip(x, 1)));
@@ -404,7 +404,7 @@ static void *train(void *argument)
         ag_tape_reset(ctx);
     }
     for (int64_t i = 0; i < 4 && ag_status(ctx) == AG_OK; i++)
-        worker->w[i] = ag_tensor_at(ag_value(w), i);
+        me->w[i] = ag_tensor_at(ag_value(w), i);
     ag_context_free(ctx);
     return NULL;
 }

@@ -1,0 +1,289 @@
+/* Backward: one walk over the tape from its end.
+ *
+ * Each node has a slot for its gradient. The walk begins with the cotangent in
+ * the root's slot. It visits the nodes in the opposite order to that in which
+ * they ran; when it comes to a node, all uses of its value lie behind, so its
+ * slot holds the whole gradient dy. The node's rule turns dy into a
+ * contribution dx for each input, which is added to that input's slot. A node
+ * whose slot is empty did not reach the root, and is passed over.
+ *
+ * There are two ways to hold a gradient:
+ *   - recording (AG_CREATE_GRAPH): as a variable, and the rules' operations
+ *     stay on the tape, so that gradients can be differentiated again;
+ *   - otherwise: as a tensor. What a rule recorded is forgotten when it
+ *     returns, and its buffers are used again.
+ *
+ * The results are put into the variables at the very end, so a backward that
+ * fails half way has changed nothing.
+ */
+#include "walk.h"
+
+#include <string.h>
+
+ag_slot *ag_walk_slot(const struct ag_walk *walk, ag_var v)
+{
+    uint32_t i = v.index & ~AG_PARAMETER_BIT;
+    if (v.index & AG_PARAMETER_BIT)
+        return i < walk->n_parameters ? &walk->parameters[i] : NULL;
+    return i < walk->n_step ? &walk->step[i] : NULL;
+}
+
+bool ag_walk_needs(const struct ag_walk *walk, ag_var v)
+{
+    ag_slot *s = ag_walk_slot(walk, v);
+    return s && s->needed;
+}
+
+/* ---- Tensors that a slot owns ---- */
+
+/* Header and memory of a gradient like value. */
+ag_tensor *ag_walk_new_gradient(ag_context *context, ag_lifetime lifetime, const ag_tensor *value)
+{
+    ag_tensor *g = ag_memory_new(context, lifetime, sizeof *g);
+    if (!g || !ag_tensor_allocate(context, lifetime, value->dtype, ag_tensor_shape(value), g))
+        return NULL;
+    return g;
+}
+
+void ag_walk_recycle_gradient(ag_context *context, ag_tensor *g)
+{
+    ag_memory_recycle(context, g->data, ag_tensor_bytes(g));
+    ag_memory_recycle(context, g, sizeof *g);
+}
+
+/* slot += x, by copy. */
+static bool add_tensor(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
+{
+    if (s->full)
+        return ag_compute_accumulate(walk->context, x, s->tensor);
+    s->tensor = ag_walk_new_gradient(walk->context, AG_STEP, x);
+    s->full = s->tensor && ag_tensor_copy(walk->context, s->tensor, x);
+    return s->full;
+}
+
+/* slot += x, where x's buffer has no other owner any more. */
+static bool give_tensor(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
+{
+    if (s->full) {
+        bool added = ag_compute_accumulate(walk->context, x, s->tensor);
+        ag_memory_recycle(walk->context, x->data, ag_tensor_bytes(x));
+        return added;
+    }
+    s->tensor = ag_memory_new(walk->context, AG_STEP, sizeof *s->tensor);
+    if (!s->tensor)
+        return false;
+    *s->tensor = ag_tensor_over(x->data, x->dtype, ag_tensor_shape(x));
+    s->full = true;
+    return true;
+}
+
+/* ---- One node ---- */
+
+/* A rule's result must have its input's shape and dtype. */
+static bool check_contribution(const ag_node *node, int i, ag_var dx)
+{
+    char text[160], got[160];
+    if (node->self.context->error)
+        return false;
+    ag_node *result = ag_node_find(dx);
+    if (!result || dx.context != node->self.context)
+        return ag_node_fail(node, AG_ERR_STATE, "the backward rule gave no gradient for %s",
+                            ag_node_describe(node, i, text, sizeof text));
+    const ag_tensor *x = ag_node_input_value(node, i);
+    if (result->value.dtype != x->dtype ||
+        !ag_shape_equal(ag_tensor_shape(&result->value), ag_tensor_shape(x)))
+        return ag_node_fail(node, AG_ERR_SHAPE, "the backward rule gave %s %s as gradient of %s",
+                            ag_dtype_name(result->value.dtype),
+                            ag_shape_text(ag_tensor_shape(&result->value), got, sizeof got),
+                            ag_node_describe(node, i, text, sizeof text));
+    return true;
+}
+
+static bool inputs_unchanged(const ag_node *node)
+{
+    char text[160];
+    for (int i = 0; i < node->n_inputs; i++) {
+        ag_node *input = ag_node_find(node->inputs[i]);
+        if (!input || input->base->version != node->versions[i])
+            return ag_fail(node->self.context, AG_ERR_STATE,
+                           "backward: %s was changed after %s had used it",
+                           ag_describe(node->inputs[i], text, sizeof text), node->op->name);
+    }
+    return true;
+}
+
+/* Calls the rule; false with an error recorded. */
+static bool call_rule(struct ag_walk *walk, const ag_node *node, ag_var dy, ag_var *dx)
+{
+    bool fused = !walk->recording && node->op->vjp_fused;
+    if (!inputs_unchanged(node))
+        return false;
+    for (int i = 0; i < node->n_inputs; i++)
+        dx[i] = AG_NONE;
+    (fused ? node->op->vjp_fused : node->op->vjp)(node, dy, dx);
+    for (int i = 0; i < node->n_inputs; i++)
+        if (ag_walk_needs(walk, node->inputs[i]) && !check_contribution(node, i, dx[i]))
+            return false;
+    return !walk->context->error;
+}
+
+static bool record_node(struct ag_walk *walk, const ag_node *node, ag_var dy, ag_var *dx)
+{
+    if (!call_rule(walk, node, dy, dx))
+        return false;
+    for (int i = 0; i < node->n_inputs; i++) {
+        ag_slot *s = ag_walk_slot(walk, node->inputs[i]);
+        if (!s->needed)
+            continue;
+        s->var = s->full ? ag_add(s->var, dx[i]) : dx[i];
+        s->full = true;
+    }
+    return !walk->context->error;
+}
+
+/* The variable among first .. count - 1, made by a rule, that owns x's whole
+ * buffer, so that it can be given away; NULL if there is none. */
+static ag_node *owner_of(const ag_tape *tape, uint32_t first, const ag_tensor *x)
+{
+    for (uint32_t i = first; i < tape->step.count; i++) {
+        ag_node *node = ag_list_at(&tape->step, i);
+        if (node->owns_data && node->value.data == x->data)
+            return ag_tensor_is_contiguous(x) && ag_tensor_bytes(x) == ag_tensor_bytes(&node->value)
+                       ? node
+                       : NULL;
+    }
+    return NULL;
+}
+
+/* Adds the contributions. Those that own their buffers give it to the slot,
+ * after all others have been read, since they may be views of the same one. */
+static bool distribute(struct ag_walk *walk, const ag_node *node, uint32_t first, ag_var *dx)
+{
+    for (int pass = 0; pass < 2; pass++)
+        for (int i = 0; i < node->n_inputs; i++) {
+            ag_slot *s = ag_walk_slot(walk, node->inputs[i]);
+            if (!s->needed || ag_is_none(dx[i]))
+                continue;
+            const ag_tensor *x = &ag_node_find(dx[i])->value;
+            ag_node *owner = owner_of(walk->tape, first, x);
+            if (pass == 0 && owner && !owner->promised) {
+                owner->promised = true; /* to this input; no other one gets it */
+                continue;
+            }
+            if (!(pass == 0 ? add_tensor(walk, s, x) : give_tensor(walk, s, x)))
+                return false;
+            if (pass == 1)
+                owner->owns_data = false;
+            dx[i] = AG_NONE;
+        }
+    return true;
+}
+
+/* Forgets what a rule recorded; the buffers it leaves are used again. */
+static void forget(struct ag_walk *walk, const ag_node *node, uint32_t first)
+{
+    ag_tape *tape = walk->tape;
+    for (uint32_t i = first; i < tape->step.count; i++) {
+        ag_node *made = ag_list_at(&tape->step, i);
+        if (made->owns_data)
+            ag_memory_recycle(walk->context, made->value.data, ag_tensor_bytes(&made->value));
+    }
+    bool own = false; /* only a rule of the user's may have kept handles */
+    for (int i = 0; i < ag_op_count() && !own; i++)
+        own = node->op == ag_op_at(i);
+    if (own)
+        tape->step.count = first;
+    else
+        ag_tape_truncate(tape, first);
+}
+
+/* dy's buffer belongs to the variable that the rule sees, unless the gradient
+ * is asked for: a rule may hand it on as dx. */
+static bool compute_node(struct ag_walk *walk, const ag_node *node, ag_slot *s, ag_var *dx)
+{
+    uint32_t first = walk->tape->step.count;
+    ag_var dy = ag_leaf(walk->context, s->tensor, !s->kept);
+    walk->tape->no_grad++;
+    bool done =
+        ag_is_valid(dy) && call_rule(walk, node, dy, dx) && distribute(walk, node, first, dx);
+    walk->tape->no_grad--;
+    if (!done)
+        return false;
+    forget(walk, node, first);
+    if (!s->kept) {
+        ag_memory_recycle(walk->context, s->tensor, sizeof *s->tensor);
+        *s = (ag_slot){ .needed = s->needed };
+    }
+    return true;
+}
+
+/* ---- The walk ---- */
+
+bool ag_walk_begin(struct ag_walk *walk, ag_context *context, ag_node *root, bool recording)
+{
+    *walk = (struct ag_walk){ .context = context, .tape = context->tape, .recording = recording };
+    walk->n_step = root->self.index & AG_PARAMETER_BIT ? 0 : root->self.index + 1;
+    walk->n_parameters = walk->tape->parameters.count;
+    size_t step = walk->n_step * sizeof(ag_slot);
+    size_t parameters = walk->n_parameters * sizeof(ag_slot);
+    walk->step = ag_memory_new(context, AG_STEP, step);
+    walk->parameters = ag_memory_new(context, AG_STEP, parameters);
+    if (!walk->step || !walk->parameters)
+        return false;
+    memset(walk->step, 0, step);
+    memset(walk->parameters, 0, parameters);
+    return true;
+}
+
+/* The walk's own memory is no longer needed. */
+void ag_walk_end(struct ag_walk *walk)
+{
+    ag_memory_recycle(walk->context, walk->step, walk->n_step * sizeof(ag_slot));
+    ag_memory_recycle(walk->context, walk->parameters, walk->n_parameters * sizeof(ag_slot));
+}
+
+bool ag_walk_set_root(struct ag_walk *walk, ag_node *root, ag_var cotangent)
+{
+    ag_slot *s = ag_walk_slot(walk, root->self);
+    if (!walk->recording)
+        return add_tensor(walk, s, &ag_node_find(cotangent)->value);
+    s->var = cotangent;
+    s->full = true;
+    return true;
+}
+
+/* Room for one gradient per input: few inputs need no memory. */
+static ag_var *contributions(struct ag_walk *walk, const ag_node *node, ag_var *few)
+{
+    if (node->n_inputs <= AG_FEW_INPUTS)
+        return few;
+    return ag_memory_new(walk->context, AG_STEP, (size_t)node->n_inputs * sizeof(ag_var));
+}
+
+static bool any_input_needed(const struct ag_walk *walk, const ag_node *node)
+{
+    for (int i = 0; i < node->n_inputs; i++)
+        if (ag_walk_needs(walk, node->inputs[i]))
+            return true;
+    return false;
+}
+
+bool ag_walk_run(struct ag_walk *walk)
+{
+    struct ag_walk *outer = walk->tape->walk;
+    bool good = true;
+    walk->tape->walk = walk;
+    for (uint32_t i = walk->n_step; good && i-- > 0;) {
+        const ag_node *node = ag_list_at(&walk->tape->step, i);
+        ag_slot *s = &walk->step[i];
+        if (!s->full || !node->requires_gradient || !any_input_needed(walk, node))
+            continue;
+        ag_var few[AG_FEW_INPUTS], *dx = contributions(walk, node, few);
+        good = dx && (walk->recording ? record_node(walk, node, s->var, dx)
+                                      : compute_node(walk, node, s, dx));
+        if (dx && dx != few)
+            ag_memory_recycle(walk->context, dx, (size_t)node->n_inputs * sizeof(ag_var));
+    }
+    walk->tape->walk = outer;
+    return good;
+}

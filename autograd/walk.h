@@ -1,0 +1,43 @@
+/* The walk over the tape that computes gradients: what walk.c offers to
+ * ag_backward and ag_grad. */
+#ifndef AG_AUTOGRAD_WALK_H
+#define AG_AUTOGRAD_WALK_H
+
+#include "internal.h"
+
+typedef struct ag_slot {
+    ag_tensor *tensor; /* not recording: contiguous, its memory is the slot's own */
+    ag_var var;        /* recording */
+    bool full;
+    bool needed; /* does it depend on a variable whose gradient is asked for? */
+    bool kept;   /* is it asked for itself? */
+} ag_slot;
+
+struct ag_walk {
+    ag_context *context;
+    ag_tape *tape;
+    ag_slot *step, *parameters;
+    uint32_t n_step, n_parameters; /* the nodes up to the root, and all parameters */
+    bool recording;
+};
+
+/* v's slot; NULL for a variable that came after the root. */
+ag_slot *ag_walk_slot(const struct ag_walk *walk, ag_var v);
+
+/* Makes empty slots for the nodes up to root. False with an error recorded. */
+bool ag_walk_begin(struct ag_walk *walk, ag_context *context, ag_node *root, bool recording);
+
+/* Puts the cotangent into the root's slot, copied unless recording. */
+bool ag_walk_set_root(struct ag_walk *walk, ag_node *root, ag_var cotangent);
+
+/* Walks from the root to the beginning. False with an error recorded. */
+bool ag_walk_run(struct ag_walk *walk);
+
+/* Gives back the slots, but not the gradients in them. */
+void ag_walk_end(struct ag_walk *walk);
+
+/* A contiguous tensor like value: header and memory. NULL with an error recorded. */
+ag_tensor *ag_walk_new_gradient(ag_context *context, ag_lifetime lifetime, const ag_tensor *value);
+void ag_walk_recycle_gradient(ag_context *context, ag_tensor *gradient);
+
+#endif
