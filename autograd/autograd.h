@@ -369,6 +369,7 @@ typedef struct ag_gradcheck_report {
     int64_t index[AG_MAX_RANK];
     double analytic, numeric, ratio; /* ratio = analytic / numeric */
     double error;                    /* |analytic - numeric| / max of both, there */
+    bool recorded;                   /* that analytic value came with AG_CREATE_GRAPH */
     char message[512];               /* why there was nothing to compare, or "" */
 } ag_gradcheck_report;
 
@@ -377,7 +378,9 @@ typedef struct ag_gradcheck_report {
  *   f'(x) ~ (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / (12 h).
  * An entry passes if |analytic - numeric| <= tolerance max(|analytic|,
  * |numeric|) + noise, where noise bounds the rounding error of the difference
- * and follows the scale of f. inputs are f64 leaves that ask for gradients;
+ * and follows the scale of f. Both ways to the gradient are compared: the usual
+ * one, by fused rules where there are any, and the one with AG_CREATE_GRAPH,
+ * by the rules that are recorded. inputs are f64 leaves that ask for gradients;
  * they are moved and put back, bit for bit, and nothing stays on the tape.
  * Returns report->passed. A function that fails makes the report fail, and
  * its error stays in the context. AG_ERR_DTYPE: an input or result that is not f64. */

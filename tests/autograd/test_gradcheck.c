@@ -215,6 +215,26 @@ Test(gradcheck, prints_a_line)
     cr_expect(strstr(text, "PASS: 16 entries;"), "%s", text);
 }
 
+/* Both ways to the gradient are checked: by fused rules, and recorded. */
+Test(gradcheck, compares_fused_and_recorded_rules)
+{
+    const ag_op wrong_fused = {
+        .name = "wrong_fused", .forward = softmax_forward, .vjp = right, .vjp_fused = negated
+    };
+    const ag_op wrong_recorded = { .name = "wrong_recorded",
+                                   .forward = softmax_forward,
+                                   .vjp = term_dropped,
+                                   .vjp_fused = right };
+    const ag_op both_right = {
+        .name = "both_right", .forward = softmax_forward, .vjp = right, .vjp_fused = right
+    };
+    ag_gradcheck_report report = check_spoiled(&wrong_fused, 1.0);
+    cr_expect(!report.passed && !report.recorded && report.failures == 16);
+    report = check_spoiled(&wrong_recorded, 1.0);
+    cr_expect(!report.passed && report.recorded && report.entries == 16);
+    cr_expect(check_spoiled(&both_right, 1.0).passed);
+}
+
 /* ---- Second order ---- */
 
 /* A wrong derivative that only the second order can see: the forward and the
