@@ -315,7 +315,8 @@ typedef struct ag_op {
     size_t options_size; /* bytes copied from what ag_apply is given */
 } ag_op;
 
-/* Runs op on n inputs. op must live as long as the context. options may be
+/* Runs op on n >= 1 inputs (without any there is no context, and the result is
+ * absent). op must live as long as the context. options may be
  * NULL if options_size is 0. */
 AG_API ag_var ag_apply(const ag_op *op, const ag_var *inputs, int n, const void *options);
 

@@ -77,18 +77,19 @@ ag_var ag_concat(const ag_var *x, int n, int axis)
 /* A new axis in each, then joined along it. */
 ag_var ag_stack(const ag_var *x, int n, int axis)
 {
-    if (!x || n < 1 || !x[0].context)
+    ag_context *context = NULL;
+    for (int i = 0; x && i < n && !context; i++)
+        context = x[i].context;
+    if (!context)
         return AG_NONE;
-    ag_context *context = x[0].context;
-    ag_node *node = ag_node_require(context, "stack", x[0]);
-    axis = node ? ag_axis(context, "stack", axis, node->value.rank + 1) : -1;
+    for (int i = 0; i < n; i++)
+        if (!ag_node_require(context, "stack", x[i]))
+            return ag_poisoned(context);
+    axis = ag_axis(context, "stack", axis, ag_shape_of(x[0]).rank + 1);
     ag_var *parts = axis < 0 ? NULL : ag_memory_new(context, AG_STEP, (size_t)n * sizeof *parts);
     if (!parts)
         return ag_poisoned(context);
-    for (int i = 0; i < n; i++) {
-        if (!ag_node_require(context, "stack", x[i]))
-            return ag_poisoned(context);
+    for (int i = 0; i < n; i++)
         parts[i] = ag_unsqueeze(x[i], axis < ag_shape_of(x[i]).rank + 1 ? axis : -1);
-    }
     return ag_concat(parts, n, axis);
 }

@@ -80,8 +80,14 @@ ag_var ag_masked_fill(ag_var x, ag_var mask, double value)
 
 static void cast_forward(ag_node *node)
 {
+    char text[160];
     ag_dtype dtype = *(const ag_dtype *)ag_node_options(node);
     const ag_tensor *x = ag_node_input_value(node, 0);
+    if (ag_dtype_size(dtype) == 0) {
+        ag_node_fail(node, AG_ERR_DTYPE, "%s to an unknown dtype",
+                     ag_node_describe(node, 0, text, sizeof text));
+        return;
+    }
     ag_tensor *y = ag_node_new_output(node, dtype, ag_tensor_shape(x));
     if (y)
         ag_tensor_copy(ag_node_context(node), y, x);

@@ -19,11 +19,21 @@ static ag_var new_leaf(ag_context *context, ag_dtype dtype, ag_shape shape, ag_t
     return v;
 }
 
+/* v, if it could be filled; else it is forgotten. */
+static ag_var kept_if(bool filled, ag_var v)
+{
+    if (filled)
+        return v;
+    if (ag_is_valid(v))
+        ag_tape_truncate(v.context->tape, v.index);
+    return ag_poisoned(v.context);
+}
+
 ag_var ag_full(ag_context *context, ag_shape shape, double value)
 {
     ag_tensor *x;
     ag_var v = new_leaf(context, ag_context_dtype(context), shape, &x);
-    return x && ag_tensor_fill(context, x, value) ? v : ag_poisoned(context);
+    return kept_if(x && ag_tensor_fill(context, x, value), v);
 }
 
 ag_var ag_zeros(ag_context *context, ag_shape shape)
@@ -40,14 +50,14 @@ ag_var ag_uniform(ag_context *context, ag_random *random, ag_shape shape, double
 {
     ag_tensor *x;
     ag_var v = new_leaf(context, ag_context_dtype(context), shape, &x);
-    return x && ag_random_fill_uniform(context, random, x, low, high) ? v : ag_poisoned(context);
+    return kept_if(x && ag_random_fill_uniform(context, random, x, low, high), v);
 }
 
 ag_var ag_normal(ag_context *context, ag_random *random, ag_shape shape)
 {
     ag_tensor *x;
     ag_var v = new_leaf(context, ag_context_dtype(context), shape, &x);
-    return x && ag_random_fill_normal(context, random, x, 0.0, 1.0) ? v : ag_poisoned(context);
+    return kept_if(x && ag_random_fill_normal(context, random, x, 0.0, 1.0), v);
 }
 
 ag_var ag_arange(ag_context *context, int64_t end)
@@ -71,7 +81,7 @@ static ag_var leaf_from(ag_context *context, const char *operation, ag_dtype dty
     }
     ag_tensor *x;
     ag_var v = new_leaf(context, dtype, ag_tensor_shape(source), &x);
-    return x && ag_tensor_copy(context, x, source) ? v : ag_poisoned(context);
+    return kept_if(x && ag_tensor_copy(context, x, source), v);
 }
 
 /* An array of the caller's as a tensor; its shape is checked first. */

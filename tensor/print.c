@@ -4,8 +4,8 @@
  *    [ 1.0000  0.0000  2.0000]]
  *
  * One format for the whole tensor, so that columns line up: integers as they
- * are; floats with four decimals where the sizes of the numbers allow it, and
- * otherwise with four significant digits. Long axes show only their ends. */
+ * are; floats with four decimals where the largest of them is neither huge nor
+ * tiny, and otherwise with four significant digits. Long axes show only their ends. */
 #include "internal.h"
 
 #include <inttypes.h>
@@ -17,9 +17,9 @@
 typedef struct printer {
     const ag_tensor *tensor;
     FILE *file;
-    double smallest, largest; /* of the absolute values shown, 0 left out */
-    bool fixed;               /* four decimals */
-    int width;                /* of a column */
+    double largest; /* of the absolute values shown */
+    bool fixed;     /* four decimals */
+    int width;      /* of a column */
 } printer;
 
 /* The index to show after i, which leaps over the middle of a long axis. */
@@ -49,9 +49,8 @@ static double float_at(const ag_tensor *tensor, int64_t offset)
 static void look_at_size(printer *p, int64_t offset)
 {
     double size = fabs(float_at(p->tensor, offset));
-    if (size == 0 || !isfinite(size))
+    if (!isfinite(size))
         return;
-    p->smallest = fmin(p->smallest, size);
     p->largest = fmax(p->largest, size);
 }
 
@@ -136,10 +135,10 @@ void ag_tensor_print(const ag_tensor *tensor, FILE *file)
         fprintf(file, "[] shape %s\n", ag_shape_text(ag_tensor_shape(tensor), text, sizeof text));
         return;
     }
-    printer p = { .tensor = tensor, .file = file, .smallest = INFINITY };
+    printer p = { .tensor = tensor, .file = file };
     if (tensor->dtype != AG_I64)
         each_shown(&p, 0, 0, look_at_size);
-    p.fixed = p.largest == 0 || (p.largest < 1e5 && p.smallest >= 1e-4);
+    p.fixed = p.largest == 0 || (p.largest < 1e5 && p.largest >= 1e-2);
     each_shown(&p, 0, 0, look_at_width);
     print_axis(&p, 0, 0);
     fputc('\n', file);

@@ -236,7 +236,7 @@ static void say_result(const ag_report *r)
     printf("%s%s%s: %s %.4g on %s fresh sequences after %s steps, %.2f s, %s parameters\n",
            r->live ? "\n" : "", task->name,
            task->positions && !r->settings->positions ? " without positions" : "", metric_name(r),
-           r->value, ag_report_count(task->fresh, fresh, sizeof fresh),
+           r->value, ag_report_count(task->last, fresh, sizeof fresh),
            ag_report_count(r->steps, steps, sizeof steps), r->seconds,
            ag_report_count(r->params, params, sizeof params));
     const char *relation = task->metric == AG_ACCURACY ? "at least" : "at most";
@@ -308,7 +308,7 @@ bool ag_report_pictures(const ag_report *r, const ag_heatmap *map)
                                 .fresh = &r->fresh,
                                 .known_loss = promise->known_loss,
                                 .known = promise->known,
-                                .logarithmic = task->metric == AG_MSE };
+                                .logarithmic = task->target < 0.01 };
     if (!close_file(file, ag_svg_loss(file, &picture), "loss.svg"))
         return false;
     snprintf(title, sizeof title, "%s%s: who attends to whom", task->name, bag);

@@ -67,13 +67,13 @@ static double place_x(const axes *a, double x)
 
 static double place_y(const axes *a, double y)
 {
-    double height = a->logarithmic ? log10(fmax(y, 1e-300)) : y;
+    double height = a->logarithmic ? log10(fmax(y, 1e-12)) : y;
     return a->bottom - (a->bottom - a->top) * (height - a->y_min) / (a->y_max - a->y_min);
 }
 
 static void stretch(axes *a, double y)
 {
-    double height = a->logarithmic ? log10(fmax(y, 1e-300)) : y;
+    double height = a->logarithmic ? log10(fmax(y, 1e-12)) : y;
     a->y_min = fmin(a->y_min, height);
     a->y_max = fmax(a->y_max, height);
 }
@@ -88,7 +88,7 @@ static double nice_step(double range, int n)
 
 static axes axes_of(const ag_loss_picture *p)
 {
-    axes a = { .left = 72, .right = 700, .top = 72, .bottom = 366, .x_max = 1 };
+    axes a = { .left = 84, .right = 696, .top = 72, .bottom = 366, .x_max = 1 };
     a.logarithmic = p->logarithmic;
     a.y_min = a.logarithmic ? INFINITY : 0;
     a.y_max = -INFINITY;
@@ -222,6 +222,7 @@ static void draw_names(FILE *file, const ag_heatmap *map, double left, double to
 static void draw_cells(FILE *file, const ag_heatmap *map, double left, double top, double cell)
 {
     double largest = ag_heatmap_largest(map);
+    fputs("<g shape-rendering=\"crispEdges\">\n", file);
     for (int64_t i = 0; i < map->tokens; i++)
         for (int64_t j = 0; j < map->tokens; j++) {
             double weight = map->weights[i * map->tokens + j];
@@ -233,6 +234,7 @@ static void draw_cells(FILE *file, const ag_heatmap *map, double left, double to
                     left + (double)j * cell, top + (double)i * cell, cell, cell, colour,
                     map->names[i], map->names[j], weight);
         }
+    fputs("</g>\n", file);
 }
 
 /* The bar of colours beside the map, from the smallest weight (0 if none is
@@ -260,15 +262,15 @@ static void draw_scale(FILE *file, const ag_heatmap *map, double x, double top, 
 
 bool ag_svg_heatmap(FILE *file, const ag_heatmap *map, const char *title)
 {
-    const double left = 92, top = 122, side = 440, cell = side / (double)map->tokens;
-    begin(file, 640, 618, title);
+    const double left = 92, top = 136, side = 440, cell = side / (double)map->tokens;
+    begin(file, 640, 632, title);
     draw_cells(file, map, left, top, cell);
     fprintf(file,
             "<rect x=\"%g\" y=\"%g\" width=\"%g\" height=\"%g\" fill=\"none\" stroke=\"" QUIET
             "\"/>\n",
             left, top, side, side);
     draw_names(file, map, left, top, cell);
-    fprintf(file, "<text x=\"%g\" y=\"66\" text-anchor=\"middle\">to this token (key)</text>\n",
+    fprintf(file, "<text x=\"%g\" y=\"58\" text-anchor=\"middle\">to this token (key)</text>\n",
             left + side / 2);
     fprintf(file,
             "<text transform=\"translate(24 %g) rotate(-90)\" text-anchor=\"middle\">"

@@ -34,12 +34,14 @@ typedef struct ag_task {
     bool positions;      /* a one-hot position follows the features */
     bool answers_at_all; /* an answer at each token; otherwise at the last one */
     int64_t d_k, d_v;
+    double scale;          /* of the scores; 0: 1 / sqrt(d_k) */
+    double init_deviation; /* of the matrices' first numbers; 0: 1 / sqrt(width) */
     ag_normalizer normalizer;
     ag_metric metric;
     double target;
     double adam_lr, sgd_lr;
     int64_t sgd_steps;
-    int64_t batch, fresh; /* sequences of a step, and of an evaluation */
+    int64_t batch, fresh, last; /* sequences of a step, an evaluation, the last evaluation */
     ag_promise promise;
     const ag_promise *without_positions;
     void (*draw)(ag_random *random, ag_sequence *sequence);

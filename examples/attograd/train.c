@@ -39,11 +39,15 @@ static bool begin(training *t, const ag_settings *s, ag_report *report)
     t->context = ag_context_new(&(ag_context_options){
         .dtype = s->dtype, .seed = (uint64_t)s->seed, .threads = (int)s->threads });
     t->params = ag_params_new(t->context);
-    ag_attention_init(&t->attention, t->params, "attn",
-                      &(ag_attention_options){ .d_in = ag_task_width(s->task, s->positions),
-                                               .d_k = s->task->d_k,
-                                               .d_v = s->task->d_v,
-                                               .normalizer = (ag_normalizer)s->normalizer });
+    ag_init normal = { AG_INIT_NORMAL, s->task->init_deviation };
+    ag_attention_init(
+        &t->attention, t->params, "attn",
+        &(ag_attention_options){ .d_in = ag_task_width(s->task, s->positions),
+                                 .d_k = s->task->d_k,
+                                 .d_v = s->task->d_v,
+                                 .scale = s->task->scale,
+                                 .init = s->task->init_deviation > 0 ? normal : (ag_init){ 0 },
+                                 .normalizer = (ag_normalizer)s->normalizer });
     t->optimizer = new_optimizer(t->params, s);
     if (!ag_batch_new(&t->batch, s->task, s->positions, s->batch))
         return ag_fail(t->context, AG_ERR_MEMORY, "no memory for a batch");
@@ -94,30 +98,6 @@ static double value_of(const training *t, ag_var prediction, ag_var answer, doub
     return ag_item(ag_mean(ag_cast(right, AG_F64), AG_ALL, 0));
 }
 
-/* Loss and metric on sequences that were never learnt from, a batch at a time. */
-static void evaluate(training *t, int64_t step)
-{
-    ag_random random = stream(t, "fresh", step);
-    double loss = 0, value = 0;
-    ag_no_grad_begin(t->context);
-    for (int64_t done = 0; done < t->task->fresh;) {
-        int64_t left = t->task->fresh - done;
-        int64_t n = left < t->batch.sequences ? left : t->batch.sequences;
-        ag_var x, answer;
-        ag_batch_draw(&t->batch, &random);
-        variables(t, n, &x, &answer);
-        ag_var prediction = predict(t, x);
-        double batch_loss = ag_item(loss_of(t, prediction, answer));
-        loss += (double)n * batch_loss;
-        value += (double)n * value_of(t, prediction, answer, batch_loss);
-        ag_tape_reset(t->context);
-        done += n;
-    }
-    ag_no_grad_end(t->context);
-    ag_report_evaluation(t->report, step, loss / (double)t->task->fresh,
-                         value / (double)t->task->fresh);
-}
-
 /* The first parameter that holds a NaN or an infinity, if there is one. */
 static ag_var nonfinite_parameter(const training *t)
 {
@@ -134,16 +114,47 @@ static ag_var nonfinite_parameter(const training *t)
 static bool stop_at_nonfinite(const training *t, int64_t step, double loss)
 {
     char text[128];
+    const char *is = isnan(loss) ? "not a number" : "infinite";
     ag_var parameter = nonfinite_parameter(t), first = ag_first_nonfinite(t->context);
     if (ag_is_valid(parameter))
         return ag_fail(t->context, AG_ERR_ARGUMENT,
-                       "the loss is %g at step %lld: the optimizer made %s, which is not finite; "
+                       "the loss is %s at step %lld: the optimizer made %s not finite; "
                        "a smaller --lr may help",
-                       loss, (long long)step, ag_describe(parameter, text, sizeof text));
+                       is, (long long)step, ag_describe(parameter, text, sizeof text));
     return ag_fail(t->context, AG_ERR_ARGUMENT,
-                   "the loss is %g at step %lld: the first operation with a result that is not "
-                   "finite is %s, %s; a smaller --lr may help",
-                   loss, (long long)step, ag_op_name(first), ag_describe(first, text, sizeof text));
+                   "the loss is %s at step %lld: the first operation to give a result that is "
+                   "not finite was %s, in %s; a smaller --lr may help",
+                   is, (long long)step, ag_op_name(first), ag_describe(first, text, sizeof text));
+}
+
+/* Loss and metric on sequences that were never learnt from, a batch at a time.
+ * False if the loss is no number. */
+static bool evaluate(training *t, int64_t step)
+{
+    int64_t count = step == t->settings->steps ? t->task->last : t->task->fresh;
+    ag_random random = stream(t, "fresh", step);
+    double loss = 0, value = 0;
+    ag_no_grad_begin(t->context);
+    for (int64_t done = 0; done < count;) {
+        int64_t left = count - done;
+        int64_t n = left < t->batch.sequences ? left : t->batch.sequences;
+        ag_var x, answer;
+        ag_batch_draw(&t->batch, &random);
+        variables(t, n, &x, &answer);
+        ag_var prediction = predict(t, x);
+        double batch_loss = ag_item(loss_of(t, prediction, answer));
+        loss += (double)n * batch_loss;
+        value += (double)n * value_of(t, prediction, answer, batch_loss);
+        if (!isfinite(loss)) {
+            ag_no_grad_end(t->context);
+            return stop_at_nonfinite(t, step, loss);
+        }
+        ag_tape_reset(t->context);
+        done += n;
+    }
+    ag_no_grad_end(t->context);
+    ag_report_evaluation(t->report, step, loss / (double)count, value / (double)count);
+    return true;
 }
 
 static bool train(training *t)
@@ -164,8 +175,8 @@ static bool train(training *t)
         if (ag_status(t->context) != AG_OK)
             return false;
         ag_report_step(t->report, step, number);
-        if (step % EVALUATE_EVERY == 0 || step == t->settings->steps)
-            evaluate(t, step);
+        if ((step % EVALUATE_EVERY == 0 || step == t->settings->steps) && !evaluate(t, step))
+            return false;
         if (t->report->failed_stdout || t->report->failed_log)
             return false;
     }

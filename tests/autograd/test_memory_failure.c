@@ -21,11 +21,14 @@ typedef struct refusing {
     int live;
 } refusing;
 
+/* Beyond this there never is any: sanitizers stop a program that asks malloc. */
+#define MOST ((size_t)1 << 32)
+
 static void *allocate(size_t bytes, void *user)
 {
     refusing *r = user;
     int call = r->calls++;
-    if (r->all || (r->once ? call == r->refuse_at : call >= r->refuse_at))
+    if (bytes > MOST || r->all || (r->once ? call == r->refuse_at : call >= r->refuse_at))
         return NULL;
     void *memory = malloc(bytes);
     r->live += memory != NULL;
@@ -72,8 +75,7 @@ static ag_var model_loss(const model *m, int64_t batch)
 {
     ag_random random = ag_random_stream(2, "x", 0);
     ag_var x = ag_normal(m->ctx, &random, AG_SHAPE(batch, 4, 3));
-    ag_var labels = ag_argmax(ag_concat((ag_var[]){ x, x, x, x }, 4, -1), -1);
-    labels = ag_where(ag_greater(labels, ag_full(m->ctx, AG_SCALAR, 1)), labels, labels);
+    ag_var labels = ag_argmax(x, -1);
     return ag_cross_entropy(ag_attention_forward(&m->attention, x, NULL), labels);
 }
 
@@ -324,7 +326,8 @@ static void expect_refused(ag_var v, ag_context *ctx, ag_error error, const char
 
 Test(memory_failure, wrong_sizes)
 {
-    ag_context *ctx = ag_context_new(NULL);
+    refusing r = { .refuse_at = 1000 };
+    ag_context *ctx = new_context(&r);
     ag_random random = ag_random_stream(1, "x", 0);
     const double number = 0;
     const int64_t integer = 0;
@@ -342,11 +345,7 @@ Test(memory_failure, wrong_sizes)
         memcpy(x.dims, s.dims, sizeof x.dims);
         expect_refused(ag_from_tensor(ctx, &x), ctx, error, "from_tensor");
         if (s.rank != 1 || s.dims[0] != -1) /* -1 asks reshape to work it out */
-            expect_refused(ag_reshape(ag_zeros(ctx, AG_SHAPE(0)), s), ctx,
-                           s.rank == 3 && error == AG_ERR_MEMORY && ag_shape_count(s) == 0
-                               ? AG_ERR_MEMORY
-                               : AG_ERR_SHAPE,
-                           "reshape");
+            expect_refused(ag_reshape(ag_zeros(ctx, AG_SHAPE(0)), s), ctx, AG_ERR_SHAPE, "reshape");
         ag_tape_reset(ctx);
     }
     cr_expect_eq(random.position, 0, "no random number was taken");
@@ -357,7 +356,8 @@ Test(memory_failure, wrong_sizes)
  * have to be written down may not. */
 Test(memory_failure, results_too_large)
 {
-    ag_context *ctx = ag_context_new(NULL);
+    refusing r = { .refuse_at = 1000 };
+    ag_context *ctx = new_context(&r);
     const int64_t n = INT64_C(1) << 29;
     ag_var one = ag_full(ctx, AG_SHAPE(1, 1), 1), none = ag_zeros(ctx, AG_SHAPE(1, 0));
     ag_var wide = ag_broadcast_to(one, AG_SHAPE(1, n)), tall = ag_broadcast_to(one, AG_SHAPE(n, 1));
@@ -368,14 +368,11 @@ Test(memory_failure, results_too_large)
     expect_refused(ag_add(wide, tall), ctx, AG_ERR_MEMORY, "add");
     expect_refused(ag_neg(all), ctx, AG_ERR_MEMORY, "neg");
     expect_refused(ag_contiguous(all), ctx, AG_ERR_MEMORY, "contiguous");
-    expect_refused(
-        ag_reshape(ag_transpose(ag_broadcast_to(one, AG_SHAPE(n, 2, n)), 0, 1), AG_SHAPE(-1)), ctx,
-        AG_ERR_MEMORY, "reshape");
     expect_refused(ag_softmax(all, -1), ctx, AG_ERR_MEMORY, "softmax");
     expect_refused(ag_matmul(tall, wide), ctx, AG_ERR_MEMORY, "matmul");
     expect_refused(ag_matmul(thin, ag_transpose(thin, 0, 1)), ctx, AG_ERR_MEMORY, "matmul");
     expect_refused(ag_concat((ag_var[]){ all, all }, 2, 0), ctx, AG_ERR_MEMORY, "concat");
-    expect_refused(ag_cast(all, AG_F64), ctx, AG_ERR_MEMORY, "cast");
+    expect_refused(ag_cast(all, AG_F32), ctx, AG_ERR_MEMORY, "cast");
     expect_refused(ag_where(wide, tall, tall), ctx, AG_ERR_MEMORY, "where");
     expect_refused(ag_arange(ctx, HUGE), ctx, AG_ERR_MEMORY, "arange");
     expect_refused(ag_scatter_add_rows(one, labels, HUGE), ctx, AG_ERR_MEMORY, "scatter");

@@ -50,8 +50,8 @@ ag_test_run ag_test_program(const char *words, const char *redirect)
     ag_test_run run = { .status = -1 };
     ag_test_folder(folder, sizeof folder);
     snprintf(path, sizeof path, "> %s/output", folder);
-    snprintf(command, sizeof command, AG_TEST_BUILD "/examples/attograd %s %s 2> %s/errors", words,
-             redirect ? redirect : path, folder);
+    snprintf(command, sizeof command, AG_TEST_BUILD "/examples/attograd %s 2> %s/errors %s", words,
+             folder, redirect ? redirect : path);
     int ended = system(command);
     if (ended != -1 && WIFEXITED(ended) && WEXITSTATUS(ended) < 126)
         run.status = WEXITSTATUS(ended);

@@ -3,7 +3,10 @@
 #include "program.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int lines(const char *text)
 {
@@ -100,6 +103,37 @@ Test(bad_input, output_that_cannot_be_written)
     expect_refused("train reverse --json", "> /dev/full", 1, "cannot write to standard output",
                    "space");
     expect_refused("train reverse --json", ">&-", 1, "cannot write to standard output", "");
+}
+
+/* A full disk under one file of --out. */
+static void expect_full_disk(const char *name)
+{
+    char folder[64], words[128], path[128];
+    ag_test_folder(folder, sizeof folder);
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    cr_assert(symlink("/dev/full", path) == 0);
+    snprintf(words, sizeof words, "train lookup --steps 30 --json --out %s", folder);
+    ag_test_run run = ag_test_program(words, NULL);
+    cr_expect(run.status == 1, "%s: status %d", name, run.status);
+    cr_expect(lines(run.errors) == 1 && strstr(run.errors, name), "said: %s", run.errors);
+    ag_test_run_free(&run);
+    ag_test_folder_remove(folder);
+}
+
+Test(bad_input, a_full_disk)
+{
+    expect_full_disk("train.jsonl");
+    expect_full_disk("loss.svg");
+    expect_full_disk("attention.svg");
+}
+
+Test(bad_input, a_closed_pipe)
+{
+    ag_test_run run = ag_test_program("train reverse --json", "| true");
+    cr_expect(strstr(run.errors, "cannot write to standard output"), "said: %s", run.errors);
+    cr_expect(lines(run.errors) == 1, "said: %s", run.errors);
+    free(run.output);
+    free(run.errors);
 }
 
 Test(bad_input, loss_that_is_not_a_number)

@@ -96,7 +96,10 @@ Test(print, not_finite)
 /* Numbers that four decimals would hide, or that need too much room. */
 Test(print, wide_ranges)
 {
-    expect_text(tensor(AG_F64, AG_SHAPE(3), (double[]){ 1e-9, 0.25, 0 }), "[1e-09  0.25     0]\n");
+    expect_text(tensor(AG_F64, AG_SHAPE(3), (double[]){ 1e-9, 0.25, 0 }),
+                "[0.0000 0.2500 0.0000]\n");
+    expect_text(tensor(AG_F64, AG_SHAPE(3), (double[]){ 1e-9, 0.0025, 0 }),
+                "[ 1e-09 0.0025      0]\n");
     expect_text(tensor(AG_F64, AG_SHAPE(2), (double[]){ 123456, 1 }), "[1.235e+05         1]\n");
     expect_text(tensor(AG_F64, AG_SHAPE(2), (double[]){ 1e300, 5e-324 }),
                 "[    1e+300 4.941e-324]\n");
