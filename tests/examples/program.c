@@ -44,15 +44,13 @@ char *ag_test_read(const char *path, unsigned long *size)
     return text;
 }
 
-ag_test_run ag_test_program(const char *words, const char *redirect)
+ag_test_run ag_test_shell(const char *command)
 {
-    char folder[64], command[1024], path[128];
+    char folder[64], whole[2048], path[128];
     ag_test_run run = { .status = -1 };
     ag_test_folder(folder, sizeof folder);
-    snprintf(path, sizeof path, "> %s/output", folder);
-    snprintf(command, sizeof command, AG_TEST_BUILD "/examples/attograd %s 2> %s/errors %s", words,
-             folder, redirect ? redirect : path);
-    int ended = system(command);
+    snprintf(whole, sizeof whole, "{ %s\n} > %s/output 2> %s/errors", command, folder, folder);
+    int ended = system(whole);
     if (ended != -1 && WIFEXITED(ended) && WEXITSTATUS(ended) < 126)
         run.status = WEXITSTATUS(ended);
     snprintf(path, sizeof path, "%s/output", folder);
@@ -61,6 +59,14 @@ ag_test_run ag_test_program(const char *words, const char *redirect)
     run.errors = ag_test_read(path, NULL);
     ag_test_folder_remove(folder);
     return run;
+}
+
+ag_test_run ag_test_program(const char *words, const char *redirect)
+{
+    char command[1024];
+    snprintf(command, sizeof command, AG_TEST_BUILD "/examples/attograd %s %s", words,
+             redirect ? redirect : "");
+    return ag_test_shell(command);
 }
 
 void ag_test_run_free(ag_test_run *run)

@@ -1,4 +1,4 @@
-/* Runs the built program attograd as a user's shell would. */
+/* Runs commands, the built program attograd above all, as a user's shell would. */
 #ifndef AG_TEST_PROGRAM_H
 #define AG_TEST_PROGRAM_H
 
@@ -7,8 +7,10 @@ typedef struct ag_test_run {
     char *output, *errors; /* what it wrote to stdout and to stderr */
 } ag_test_run;
 
-/* attograd with these words, which a shell reads. redirect, if not NULL, is put
- * in place of capturing stdout ("> /dev/full"). */
+/* A command for sh, and what came of it. */
+ag_test_run ag_test_shell(const char *command);
+
+/* attograd with these words. redirect, if not NULL, takes stdout elsewhere ("> /dev/full"). */
 ag_test_run ag_test_program(const char *words, const char *redirect);
 void ag_test_run_free(ag_test_run *run);
 

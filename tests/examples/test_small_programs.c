@@ -1,5 +1,5 @@
 /* The small programs of examples/: each ends well and says what it should. */
-#include "shell.h"
+#include "program.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -1,7 +1,6 @@
 /* docs/tutorial.md: its blocks of code are put together, compiled and run with
  * the commands shown there, and must print what is shown there. */
 #include "program.h"
-#include "shell.h"
 
 #include <criterion/criterion.h>
 #include <ctype.h>
