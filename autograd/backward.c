@@ -168,12 +168,10 @@ static bool check_inputs(ag_context *context, const ag_var *inputs, int n, ag_va
     return true;
 }
 
-static bool grad(ag_var y, ag_var cotangent, bool scalar, const ag_var *inputs, int n,
-                 ag_var *gradients, unsigned flags)
+static bool new_gradients(ag_var y, ag_var cotangent, bool scalar, const ag_var *inputs, int n,
+                          ag_var *gradients, unsigned flags)
 {
     struct ag_walk walk;
-    for (int i = 0; gradients && i < n; i++)
-        gradients[i] = ag_poisoned(y.context);
     ag_node *root = check_root("grad", y, cotangent, scalar);
     if (!root || !check_inputs(y.context, inputs, n, gradients))
         return false;
@@ -188,6 +186,17 @@ static bool grad(ag_var y, ag_var cotangent, bool scalar, const ag_var *inputs, 
         gradients[i] = gradient_variable(&walk, inputs[i]);
     ag_walk_end(&walk);
     return !y.context->error;
+}
+
+/* gradients may be the array of the inputs itself. */
+static bool grad(ag_var y, ag_var cotangent, bool scalar, const ag_var *inputs, int n,
+                 ag_var *gradients, unsigned flags)
+{
+    if (new_gradients(y, cotangent, scalar, inputs, n, gradients, flags))
+        return true;
+    for (int i = 0; gradients && i < n; i++)
+        gradients[i] = ag_poisoned(y.context);
+    return false;
 }
 
 bool ag_grad(ag_var y, const ag_var *inputs, int n, ag_var *gradients, unsigned flags)

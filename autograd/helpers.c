@@ -78,22 +78,34 @@ void ag_node_binary(ag_node *node, ag_binary kind)
         ag_compute_binary(ag_node_context(node), kind, a, b, y);
 }
 
-bool ag_axes_set(ag_context *context, const char *operation, const int *axes, int n, int rank,
-                 unsigned *set)
+int ag_axis_of(ag_var x, const char *operation, int axis, int rank)
 {
+    char text[160];
+    if (axis >= -rank && axis < rank)
+        return axis < 0 ? axis + rank : axis;
+    ag_fail(x.context, AG_ERR_INDEX, "%s: %s has no axis %d", operation,
+            ag_describe(x, text, sizeof text), axis);
+    return -1;
+}
+
+bool ag_axes_set(ag_var x, const char *operation, const int *axes, int n, unsigned *set)
+{
+    char text[160];
+    int rank = ag_shape_of(x).rank;
     *set = 0;
     if (n < 0 || (n > 0 && !axes))
-        return ag_fail(context, AG_ERR_ARGUMENT, "%s: the axes are NULL", operation);
+        return ag_fail(x.context, AG_ERR_ARGUMENT, "%s: the axes are NULL", operation);
     if (n == 1 && axes[0] == AG_ALL) {
         *set = (1u << rank) - 1;
         return true;
     }
     for (int i = 0; i < n; i++) {
-        int axis = ag_axis(context, operation, axes[i], rank);
+        int axis = ag_axis_of(x, operation, axes[i], rank);
         if (axis < 0)
             return false;
         if (*set >> axis & 1)
-            return ag_fail(context, AG_ERR_INDEX, "%s: axis %d is named twice", operation, axis);
+            return ag_fail(x.context, AG_ERR_INDEX, "%s: axis %d of %s is named twice", operation,
+                           axis, ag_describe(x, text, sizeof text));
         *set |= 1u << axis;
     }
     return true;

@@ -144,9 +144,12 @@ ag_var ag_scalar_like(ag_var x, double value);
 /* The gradient g summed to the shape of the operand it belongs to. */
 ag_var ag_unbroadcast(ag_var g, ag_var operand);
 
-/* A set of axes: bit i stands for axis i. False with AG_ERR_INDEX recorded. */
-bool ag_axes_set(ag_context *context, const char *operation, const int *axes, int n, int rank,
-                 unsigned *set);
+/* An axis of x, which is valid, counted from the end if negative; rank is x's,
+ * or one more where a new axis is meant. -1 with AG_ERR_INDEX recorded. */
+int ag_axis_of(ag_var x, const char *operation, int axis, int rank);
+
+/* A set of axes of x: bit i stands for axis i. False with AG_ERR_INDEX recorded. */
+bool ag_axes_set(ag_var x, const char *operation, const int *axes, int n, unsigned *set);
 
 /* shape without the axes of a set, or with 1 in their place. */
 ag_shape ag_shape_reduced(ag_shape shape, unsigned set, bool keep);

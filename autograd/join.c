@@ -67,11 +67,23 @@ ag_var ag_concat(const ag_var *x, int n, int axis)
         return AG_NONE;
     ag_node *node = ag_node_find(x[0]);
     if (node && !x[0].context->error) {
-        axis = ag_axis(x[0].context, "concat", axis, node->value.rank);
+        axis = ag_axis_of(x[0], "concat", axis, node->value.rank);
         if (axis < 0)
             return ag_poisoned(x[0].context);
     }
     return ag_apply(&ag_op_concat, x, n, &axis);
+}
+
+/* x[i] can be stacked with x[0]: valid, and of its shape. */
+static bool stacks(ag_context *context, const ag_var *x, int i)
+{
+    char first[160], other[160];
+    if (!ag_node_require(context, "stack", x[i]))
+        return false;
+    if (ag_shape_equal(ag_shape_of(x[i]), ag_shape_of(x[0])))
+        return true;
+    return ag_fail(context, AG_ERR_SHAPE, "stack: shapes differ: %s and %s",
+                   ag_describe(x[0], first, sizeof first), ag_describe(x[i], other, sizeof other));
 }
 
 /* A new axis in each, then joined along it. */
@@ -83,13 +95,13 @@ ag_var ag_stack(const ag_var *x, int n, int axis)
     if (!context)
         return AG_NONE;
     for (int i = 0; i < n; i++)
-        if (!ag_node_require(context, "stack", x[i]))
+        if (!stacks(context, x, i))
             return ag_poisoned(context);
-    axis = ag_axis(context, "stack", axis, ag_shape_of(x[0]).rank + 1);
+    axis = ag_axis_of(x[0], "stack", axis, ag_shape_of(x[0]).rank + 1);
     ag_var *parts = axis < 0 ? NULL : ag_memory_new(context, AG_STEP, (size_t)n * sizeof *parts);
     if (!parts)
         return ag_poisoned(context);
     for (int i = 0; i < n; i++)
-        parts[i] = ag_unsqueeze(x[i], axis < ag_shape_of(x[i]).rank + 1 ? axis : -1);
+        parts[i] = ag_unsqueeze(x[i], axis);
     return ag_concat(parts, n, axis);
 }

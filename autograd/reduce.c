@@ -17,7 +17,7 @@ static ag_var reduce(const ag_op *op, ag_var x, const int *axes, int n, unsigned
 {
     reduce_options options = { .keep = flags & AG_KEEP_DIM };
     ag_node *node = ag_node_require(x.context, op->name, x);
-    if (!node || !ag_axes_set(x.context, op->name, axes, n, node->value.rank, &options.axes))
+    if (!node || !ag_axes_set(x, op->name, axes, n, &options.axes))
         return ag_poisoned(x.context);
     return ag_apply(op, &x, 1, &options);
 }
@@ -179,23 +179,22 @@ ag_var ag_logsumexp(ag_var x, int axis, unsigned flags)
     return ag_logsumexp_over(x, &axis, 1, flags);
 }
 
-/* The axes are moved to the end, joined into one, and moved back afterwards. */
+/* The axes are moved to the end, joined to rows, and moved back afterwards. */
 ag_var ag_softmax_over(ag_var x, unsigned axes)
 {
-    ag_shape shape = ag_shape_of(x), joined = { .rank = 0 };
+    ag_shape shape = ag_shape_of(x);
     int order[AG_MAX_RANK], back[AG_MAX_RANK];
-    int64_t inner;
+    int64_t inner, outer = 1;
     if (!ag_is_valid(x))
         return ag_softmax(x, -1);
     axes_last(shape, axes, order, &inner);
     for (int i = 0; i < shape.rank; i++) {
         back[order[i]] = i;
         if (!(axes >> i & 1))
-            joined.dims[joined.rank++] = shape.dims[i];
+            outer *= shape.dims[i];
     }
-    joined.dims[joined.rank < AG_MAX_RANK ? joined.rank++ : AG_MAX_RANK - 1] = inner;
     ag_var moved = ag_permute(x, order, shape.rank);
-    ag_var p = ag_softmax(ag_reshape(moved, joined), -1);
+    ag_var p = ag_softmax(ag_reshape(moved, AG_SHAPE(outer, inner)), -1);
     return ag_permute(ag_reshape(p, ag_shape_of(moved)), back, shape.rank);
 }
 
@@ -223,7 +222,7 @@ const ag_op ag_op_cumsum = {
 static ag_var along_axis(const ag_op *op, ag_var x, int axis)
 {
     ag_node *node = ag_node_require(x.context, op->name, x);
-    axis = node ? ag_axis(x.context, op->name, axis, node->value.rank) : -1;
+    axis = node ? ag_axis_of(x, op->name, axis, node->value.rank) : -1;
     return axis < 0 ? ag_poisoned(x.context) : ag_apply(op, &x, 1, &axis);
 }
 

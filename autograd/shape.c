@@ -47,7 +47,7 @@ ag_var ag_permute(ag_var x, const int *order, int n)
         return ag_poisoned(x.context);
     }
     for (int i = 0; i < n; i++) {
-        options.order[i] = ag_axis(x.context, "permute", order[i], n);
+        options.order[i] = ag_axis_of(x, "permute", order[i], n);
         if (options.order[i] < 0)
             return ag_poisoned(x.context);
     }
@@ -59,8 +59,8 @@ ag_var ag_transpose(ag_var x, int axis_a, int axis_b)
     int order[AG_MAX_RANK];
     ag_node *node = ag_node_require(x.context, "transpose", x);
     int rank = node ? node->value.rank : 0;
-    int a = node ? ag_axis(x.context, "transpose", axis_a, rank) : -1;
-    int b = a < 0 ? -1 : ag_axis(x.context, "transpose", axis_b, rank);
+    int a = node ? ag_axis_of(x, "transpose", axis_a, rank) : -1;
+    int b = a < 0 ? -1 : ag_axis_of(x, "transpose", axis_b, rank);
     if (b < 0)
         return ag_poisoned(x.context);
     for (int i = 0; i < rank; i++)
@@ -100,7 +100,7 @@ ag_var ag_squeeze(ag_var x, int axis)
 {
     char text[160];
     ag_node *node = ag_node_require(x.context, "squeeze", x);
-    axis = node ? ag_axis(x.context, "squeeze", axis, node->value.rank) : -1;
+    axis = node ? ag_axis_of(x, "squeeze", axis, node->value.rank) : -1;
     if (axis < 0)
         return ag_poisoned(x.context);
     if (node->value.dims[axis] != 1) {
@@ -113,13 +113,19 @@ ag_var ag_squeeze(ag_var x, int axis)
 
 ag_var ag_unsqueeze(ag_var x, int axis)
 {
+    char text[160];
     ag_node *node = ag_node_require(x.context, "unsqueeze", x);
     int rank = node ? node->value.rank : 0;
-    axis = node ? ag_axis(x.context, "unsqueeze", axis, rank + 1) : -1;
+    axis = node ? ag_axis_of(x, "unsqueeze", axis, rank + 1) : -1;
     if (axis < 0)
         return ag_poisoned(x.context);
+    if (rank == AG_MAX_RANK) {
+        ag_fail(x.context, AG_ERR_SHAPE, "unsqueeze: %s has all the axes there can be",
+                ag_describe(x, text, sizeof text));
+        return ag_poisoned(x.context);
+    }
     ag_shape shape = { .rank = rank + 1 };
-    for (int i = 0; i < shape.rank && i < AG_MAX_RANK; i++)
+    for (int i = 0; i < shape.rank; i++)
         shape.dims[i] = i == axis ? 1 : node->value.dims[i < axis ? i : i - 1];
     return ag_reshape(x, shape);
 }
@@ -154,7 +160,7 @@ const ag_op ag_op_slice = { .name = "slice",
 ag_var ag_slice(ag_var x, int axis, int64_t start, int64_t stop, int64_t step)
 {
     ag_node *node = ag_node_require(x.context, "slice", x);
-    axis = node ? ag_axis(x.context, "slice", axis, node->value.rank) : -1;
+    axis = node ? ag_axis_of(x, "slice", axis, node->value.rank) : -1;
     if (axis < 0)
         return ag_poisoned(x.context);
     slice_options options = { axis, start, stop, step, node->value.dims[axis] };
@@ -208,7 +214,9 @@ const ag_op ag_op_flip = {
 
 ag_var ag_flip(ag_var x, int axis)
 {
-    return ag_apply(&ag_op_flip, &x, 1, &axis);
+    ag_node *node = ag_node_require(x.context, "flip", x);
+    axis = node ? ag_axis_of(x, "flip", axis, node->value.rank) : -1;
+    return axis < 0 ? ag_poisoned(x.context) : ag_apply(&ag_op_flip, &x, 1, &axis);
 }
 
 /* ---- broadcast_to     dx = dy, summed to x's shape

@@ -84,7 +84,7 @@ static ag_var along_axis(const ag_op *op, ag_var x, int axis)
 {
     ag_node *node = ag_node_require(x.context, op->name, x);
     int rank = node ? node->value.rank : 0;
-    axis = node ? ag_axis(x.context, op->name, axis, rank) : -1;
+    axis = node ? ag_axis_of(x, op->name, axis, rank) : -1;
     if (axis < 0)
         return ag_poisoned(x.context);
     if (axis == rank - 1)

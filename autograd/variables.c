@@ -75,7 +75,10 @@ static ag_var leaf_from(ag_context *context, const char *operation, ag_dtype dty
 {
     if (!context || context->error)
         return ag_poisoned(context);
-    if (!source || (!source->data && ag_tensor_count(source) > 0)) {
+    size_t bytes = 0;
+    if (source && !ag_shape_bytes(context, source->dtype, ag_tensor_shape(source), &bytes))
+        return ag_poisoned(context);
+    if (!source || (!source->data && bytes > 0)) {
         ag_fail(context, AG_ERR_ARGUMENT, "%s: the values are NULL", operation);
         return ag_poisoned(context);
     }

@@ -133,15 +133,18 @@ static bool complete_shape(ag_context *context, const ag_tensor *x, ag_shape *sh
     char from[128], to[128];
     int unknown = -1;
     int64_t known = 1, count = ag_tensor_count(x);
+    int64_t strides = 1; /* the product of the sizes other than 0 must fit too */
     bool fits = shape->rank >= 0 && shape->rank <= AG_MAX_RANK;
     for (int i = 0; fits && i < shape->rank; i++) {
         int64_t size = shape->dims[i];
         if (size == -1 && unknown < 0)
             unknown = i;
-        else if (size < 0 || (size > 0 && known > INT64_MAX / size))
+        else if (size < 0 || (size > 0 && strides > INT64_MAX / size))
             fits = false;
-        else
+        else {
             known *= size;
+            strides *= size > 0 ? size : 1;
+        }
     }
     if (fits && unknown >= 0)
         fits = known > 0 && count % known == 0;

@@ -91,7 +91,7 @@ static ag_var cross_entropy_reduced(const world *w, int reduction)
     X(sum_to_shape, "sum_to", SHAPE, "x [2,3] is no broadcast of [2]", valid(ag_sum_to(w->x, AG_SHAPE(2)))) \
     X(sum_to_rank, "sum_to", SHAPE, "x [2,3]", valid(ag_sum_to(w->x, ag_shape_make(-3, NULL)))) \
     X(squeeze_size, "squeeze", SHAPE, "axis 1 of x [2,3]", valid(ag_squeeze(w->x, 1))) \
-    X(unsqueeze_rank, "reshape", SHAPE, "cannot become", valid(ag_unsqueeze(w->full, 0))) \
+    X(unsqueeze_rank, "unsqueeze", SHAPE, "all the axes", valid(ag_unsqueeze(w->full, 0))) \
     X(concat_shapes, "concat", SHAPE, "x [2,3] and wide [4,5]", valid(ag_concat(LIST(w->x, w->wide), 0))) \
     X(concat_ranks, "concat", SHAPE, "x [2,3] and scalar []", valid(ag_concat(LIST(w->x, w->scalar), 0))) \
     X(gather_rank, "gather_rows", SHAPE, "scalar [] at i [2,3]", valid(ag_gather_rows(w->scalar, w->i))) \
@@ -111,16 +111,16 @@ static ag_var cross_entropy_reduced(const world *w, int reduction)
     X(max_empty, "max", SHAPE, "of no elements", valid(ag_max(ag_slice(w->x, 0, 0, 0, 1), 0, 0))) \
     X(argmax_empty, "argmax", SHAPE, "of no elements", valid(ag_argmax(ag_slice(w->x, 0, 0, 0, 1), 0))) \
     \
-    X(sum_axis, "sum", INDEX, "axis 2 of a tensor of rank 2", valid(ag_sum(w->x, 2, 0))) \
+    X(sum_axis, "sum", INDEX, "x [2,3] has no axis 2", valid(ag_sum(w->x, 2, 0))) \
     X(mean_axis, "sum", INDEX, "axis -3", valid(ag_mean(w->x, -3, 0))) \
     X(max_axis, "max", INDEX, "axis 2", valid(ag_max(w->x, 2, 0))) \
     X(logsumexp_axis, "logsumexp", INDEX, "axis 2", valid(ag_logsumexp(w->x, 2, 0))) \
-    X(sum_over_twice, "sum", INDEX, "axis 1 is named twice", valid(ag_sum_over(w->x, AXES(1, -1), 0))) \
+    X(sum_over_twice, "sum", INDEX, "axis 1 of x [2,3] is named twice", valid(ag_sum_over(w->x, AXES(1, -1), 0))) \
     X(max_over_all, "max", INDEX, "axis -1000", valid(ag_max_over(w->x, AXES(0, AG_ALL), 0))) \
     X(argmax_axis, "argmax", INDEX, "axis 2", valid(ag_argmax(w->x, 2))) \
     X(cumsum_axis, "cumsum", INDEX, "axis 2", valid(ag_cumsum(w->x, 2))) \
     X(softmax_axis, "softmax", INDEX, "axis 2", valid(ag_softmax(w->x, 2))) \
-    X(softmax_scalar, "softmax", INDEX, "rank 0", valid(ag_softmax(w->scalar, -1))) \
+    X(softmax_scalar, "softmax", INDEX, "scalar [] has no axis -1", valid(ag_softmax(w->scalar, -1))) \
     X(log_softmax_axis, "log_softmax", INDEX, "axis -3", valid(ag_log_softmax(w->x, -3))) \
     X(transpose_axis, "transpose", INDEX, "axis 2", valid(ag_transpose(w->x, 0, 2))) \
     X(permute_axis, "permute", INDEX, "axis 2", valid(ag_permute(w->x, AXES(0, 2)))) \
@@ -131,7 +131,7 @@ static ag_var cross_entropy_reduced(const world *w, int reduction)
     X(squeeze_axis, "squeeze", INDEX, "axis 2", valid(ag_squeeze(w->x, 2))) \
     X(unsqueeze_axis, "unsqueeze", INDEX, "axis 3", valid(ag_unsqueeze(w->x, 3))) \
     X(concat_axis, "concat", INDEX, "axis 2", valid(ag_concat(LIST(w->x, w->x), 2))) \
-    X(concat_scalar, "concat", INDEX, "rank 0", valid(ag_concat(LIST(w->scalar), 0))) \
+    X(concat_scalar, "concat", INDEX, "scalar [] has no axis 0", valid(ag_concat(LIST(w->scalar), 0))) \
     X(stack_axis, "stack", INDEX, "axis 3", valid(ag_stack(LIST(w->x, w->x), 3))) \
     X(gather_index, "gather_rows", INDEX, "index 1 at [0,1]", valid(ag_gather_rows(ag_slice(w->x, 0, 0, 1, 1), w->i))) \
     X(scatter_index, "scatter_add_rows", INDEX, "index 1 at [0,1]", valid(ag_scatter_add_rows(w->x, w->i, 1))) \

@@ -76,7 +76,9 @@ static ag_var model_loss(const model *m, int64_t batch)
     ag_random random = ag_random_stream(2, "x", 0);
     ag_var x = ag_normal(m->ctx, &random, AG_SHAPE(batch, 4, 3));
     ag_var labels = ag_argmax(x, -1);
-    return ag_cross_entropy(ag_attention_forward(&m->attention, x, NULL), labels);
+    ag_var y = ag_attention_forward(&m->attention, x, NULL);
+    y = ag_concat((ag_var[]){ y, y, y, y }, 4, -1); /* more than a node has room for */
+    return ag_cross_entropy(y, labels);
 }
 
 static ag_var checked(ag_context *ctx, const ag_var *inputs, int n, void *user)
@@ -344,6 +346,8 @@ Test(memory_failure, wrong_sizes)
         ag_tensor x = { (void *)(uintptr_t)&number, AG_F64, s.rank, { 0 }, { 0 } };
         memcpy(x.dims, s.dims, sizeof x.dims);
         expect_refused(ag_from_tensor(ctx, &x), ctx, error, "from_tensor");
+        x.data = NULL;
+        expect_refused(ag_from_tensor(ctx, &x), ctx, error, "from_tensor of nothing");
         if (s.rank != 1 || s.dims[0] != -1) /* -1 asks reshape to work it out */
             expect_refused(ag_reshape(ag_zeros(ctx, AG_SHAPE(0)), s), ctx, AG_ERR_SHAPE, "reshape");
         ag_tape_reset(ctx);

@@ -326,6 +326,22 @@ Test(properties, reductions_against_loops)
     ag_context_free(ctx);
 }
 
+/* All eight axes, of which none or some are reduced. */
+Test(properties, logsumexp_of_the_largest_rank)
+{
+    ag_context *ctx = new_context();
+    ag_random random = ag_random_stream(9, "rank 8", 0);
+    ag_var x = draw(ctx, &random, AG_SHAPE(2, 1, 3, 1, 1, 1, 1, 2)),
+           one = ag_full(ctx, AG_SCALAR, 1), g;
+    for (int n = 0; n <= AG_MAX_RANK; n++) {
+        ag_var y = ag_logsumexp_over(x, (int[]){ 3, 0, 7, 1, 2, 6, 5, 4 }, n, 0);
+        ag_grad_from(y, ag_broadcast_to(one, ag_shape_of(y)), &x, 1, &g, 0);
+        expect_ok(ctx); /* the weights of each row sum to 1 */
+        expect_near(ag_item(ag_sum(g, AG_ALL, 0)), (double)count(y), 1, "softmax");
+    }
+    ag_context_free(ctx);
+}
+
 /* ---- There and back ---- */
 
 /* x cut into pieces along an axis and joined again; or into slices and stacked. */

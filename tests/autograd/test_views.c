@@ -319,6 +319,42 @@ Test(views, indices_labels_and_masks)
     }
 }
 
+/* ---- What a view shows ---- */
+
+/* The place in the source, which counts its elements, of element k of a view. */
+static int64_t place_in_source(view_kind kind, ag_shape shape, int64_t k)
+{
+    ag_shape wide = source_shape(kind, shape);
+    int64_t index[AG_MAX_RANK], place = 0;
+    for (int i = shape.rank - 1; i >= 0; k /= shape.dims[i--]) {
+        index[i] = k % shape.dims[i];
+        if (kind == FLIPPED || kind == CHAINED)
+            index[i] = shape.dims[i] - 1 - index[i];
+        if (kind == SLICED || kind == CHAINED)
+            index[i] = 1 + 2 * index[i];
+    }
+    for (int i = 0; i < shape.rank; i++) {
+        int from = kind == TRANSPOSED || kind == CHAINED ? shape.rank - 1 - i : i;
+        place = place * wide.dims[i] + (wide.dims[i] == 1 ? 0 : index[from]);
+    }
+    return place;
+}
+
+Test(views, show_the_right_elements)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_shape shape = AG_SHAPE(3, 2, 4);
+    for (int kind = 0; kind < VIEW_KINDS; kind++) {
+        ag_shape wide = source_shape(kind, shape);
+        ag_var source = ag_reshape(ag_arange(ctx, ag_shape_count(wide)), wide);
+        ag_var view = make_view(kind, source, shape);
+        for (int64_t k = 0; k < ag_shape_count(shape); k++)
+            cr_expect_eq(ag_tensor_at(ag_value(view), k), (double)place_in_source(kind, shape, k),
+                         "%s: entry %lld", view_names[kind], (long long)k);
+    }
+    ag_context_free(ctx);
+}
+
 /* ---- Views share data ---- */
 
 static bool inside(ag_var view, ag_var source)
