@@ -140,9 +140,9 @@ AG_API void ag_clear_gradient(ag_var v);
 enum { AG_CREATE_GRAPH = 1 };
 
 /* gradients[i] = d y / d inputs[i] as new variables, zeros where y does not
- * depend on inputs[i]; nothing is accumulated, and it may be called again. y
- * has one element. With AG_CREATE_GRAPH the gradients are themselves recorded
- * and can be differentiated: that is what second order needs. */
+ * depend on inputs[i]; nothing is accumulated, it may be called again, and
+ * gradients may be the array of the inputs. y has one element. With AG_CREATE_GRAPH the gradients
+ * are themselves recorded and can be differentiated: that is what second order needs. */
 AG_API bool ag_grad(ag_var y, const ag_var *inputs, int n, ag_var *gradients, unsigned flags);
 
 /* The same from a cotangent of y's shape. */

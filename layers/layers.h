@@ -97,7 +97,7 @@ typedef struct ag_attention_options {
     int64_t d_v;   /* size of a value, per head */
     int64_t heads; /* default 1 */
     int64_t d_out; /* with output projection: its size; default none */
-    bool bias;     /* of q, k, v (and the projection); default none */
+    bool bias;     /* of q, k, v (and the projection); default none. Softmax undoes b_k */
     bool causal;   /* token i attends to tokens 0 .. i only; default all */
     double scale;  /* of the scores; default 1 / sqrt(d_k); 1 is the tutorial's */
     ag_normalizer normalizer;
@@ -132,7 +132,7 @@ typedef struct ag_attention_trace {
 
 /* Which scores count. Absent members mask nothing. */
 typedef struct ag_attention_mask {
-    ag_var lengths;  /* i64 [..], x's leading axes: only the first lengths tokens are real */
+    ag_var lengths;  /* i64 [..], x's leading axes: keys from lengths on are masked */
     ag_var additive; /* broadcast to the scores and added to them; -inf masks. It
                       * may ask for a gradient itself */
 } ag_attention_mask;
@@ -165,7 +165,8 @@ typedef struct ag_adam_options {
     double beta1, beta2; /* default 0.9, 0.999 */
     double epsilon;      /* default 1e-8 */
     double weight_decay; /* ag_adamw_new only, default 0.01: p -= lr weight_decay p
-                          * (Loshchilov, Hutter 2019). A negative one stands for 0. */
+                          * (Loshchilov, Hutter 2019). A negative one stands for 0. ag_adam_new
+                          * refuses one above 0. */
 } ag_adam_options;
 
 /* AG_ERR_ARGUMENT: lr <= 0, a beta or momentum outside [0, 1), a negative epsilon. */
