@@ -34,8 +34,8 @@ extern "C" {
 /* A tensor with a story: its value, the operation that made it, its gradient.
  * This is a handle, passed by value. A variable of a step (all but parameters)
  * lives until ag_tape_reset; a handle from before is recognised and refused.
- * (Generations are counted in 32 bits: a handle kept through exactly 2^32
- * resets would be taken for a new one.) */
+ * (Generations are counted in 32 bits. Resets count, and so do evaluations by
+ * ag_gradcheck, failed operations and backward rules of your own.) */
 typedef struct ag_var {
     ag_context *context;
     uint32_t index;
@@ -88,13 +88,18 @@ AG_API ag_var ag_parameter(ag_context *context, const char *name, ag_dtype dtype
 AG_API const ag_tensor *ag_value(ag_var v);
 
 /* The value of a leaf, to be written to. This counts as a change: a backward
- * through anything computed from the old value is refused (AG_ERR_STATE). */
+ * through anything computed from the old value is refused (AG_ERR_STATE). Ask
+ * again for each writing: one through a pointer that was kept is not noticed. */
 AG_API ag_tensor *ag_value_mutable(ag_var leaf);
 
 /* Writes values, in row-major order, into a leaf. */
 AG_API bool ag_assign(ag_var leaf, const double *values);
 
-/* The gradient, or NULL where none was computed; that is not zero. */
+/* Reads all values, in row-major order: room for as many as v has elements. */
+AG_API bool ag_read(ag_var v, double *values);
+
+/* The gradient, or NULL where none was computed, which is not zero (or where
+ * there is an error). */
 AG_API const ag_tensor *ag_gradient(ag_var v);
 
 /* A single number; NaN (and AG_ERR_SHAPE) if v does not have one element. */
@@ -137,12 +142,14 @@ AG_API ag_var ag_retain_gradient(ag_var v);
 /* Makes the gradient absent. */
 AG_API void ag_clear_gradient(ag_var v);
 
-enum { AG_CREATE_GRAPH = 1 };
+enum { AG_CREATE_GRAPH = 2 };
 
 /* gradients[i] = d y / d inputs[i] as new variables, zeros where y does not
  * depend on inputs[i]; nothing is accumulated, it may be called again, and
  * gradients may be the array of the inputs. y has one element. With AG_CREATE_GRAPH the gradients
- * are themselves recorded and can be differentiated: that is what second order needs. */
+ * are themselves recorded and can be differentiated: that is what second order needs (outside of
+ * no-grad regions). AG_ERR_STATE: an input that does not ask for a gradient. AG_ERR_ARGUMENT: an
+ * unknown flag. */
 AG_API bool ag_grad(ag_var y, const ag_var *inputs, int n, ag_var *gradients, unsigned flags);
 
 /* The same from a cotangent of y's shape. */
@@ -185,6 +192,7 @@ AG_API ag_var ag_sin(ag_var x);
 AG_API ag_var ag_cos(ag_var x);
 AG_API ag_var ag_tanh(ag_var x);
 AG_API ag_var ag_erf(ag_var x);
+AG_API ag_var ag_erfc(ag_var x);      /* 1 - erf x, without cancellation */
 AG_API ag_var ag_sigmoid(ag_var x);   /* 1 / (1 + exp -x), without overflow */
 AG_API ag_var ag_softplus(ag_var x);  /* log(1 + exp x), without overflow */
 AG_API ag_var ag_relu(ag_var x);      /* max(x, 0); derivative 0 at 0 */
@@ -289,7 +297,7 @@ AG_API ag_var ag_cross_entropy_with(ag_var logits, ag_var labels,
                                     const ag_cross_entropy_options *options);
 
 /* -t log s(x) - (1 - t) log(1 - s(x)) with s the sigmoid, computed as
- * softplus(x) - t x. targets have the shape of logits, values in [0, 1]. */
+ * t softplus(-x) + (1 - t) softplus(x). targets have the shape of logits, values in [0, 1]. */
 AG_API ag_var ag_binary_cross_entropy(ag_var logits, ag_var targets, ag_reduction reduction);
 
 /* (x - target)^2, of one shape. */
@@ -312,12 +320,14 @@ typedef struct ag_op {
     void (*forward)(ag_node *node);
     void (*vjp)(const ag_node *node, ag_var dy, ag_var *dx);
     void (*vjp_fused)(const ag_node *node, ag_var dy, ag_var *dx);
-    size_t options_size; /* bytes copied from what ag_apply is given */
+    size_t options_size;      /* bytes copied from what ag_apply is given */
+    int n_inputs;             /* how many it takes; 0 for any number */
+    unsigned constant_inputs; /* bit i: input i gets no gradient, though it may ask for one */
 } ag_op;
 
-/* Runs op on n >= 1 inputs (without any there is no context, and the result is
- * absent). op must live as long as the context. options may be
- * NULL if options_size is 0. */
+/* Runs op, which is not one of the library's own, on n >= 1 inputs (without any
+ * there is no context, and the result is absent). op must live as long as the context. options may
+ * be NULL if options_size is 0. */
 AG_API ag_var ag_apply(const ag_op *op, const ag_var *inputs, int n, const void *options);
 
 AG_API ag_context *ag_node_context(const ag_node *node);
@@ -333,7 +343,8 @@ AG_API bool ag_node_needs(const ag_node *node, int i);
 /* In forward: a new output, its numbers not yet set; NULL on error. */
 AG_API ag_tensor *ag_node_new_output(ag_node *node, ag_dtype dtype, ag_shape shape);
 
-/* In forward: the output is this view of an input. */
+/* In forward: the output is this view of an input, or of a variable that
+ * forward itself made. AG_ERR_ARGUMENT if it reaches beyond. */
 AG_API void ag_node_set_view(ag_node *node, const ag_tensor *view);
 
 /* Records an error as "op: message". Returns false. */
@@ -382,7 +393,9 @@ typedef struct ag_gradcheck_report {
  * and follows the scale of f. Both ways to the gradient are compared: the usual
  * one, by fused rules where there are any, and the one with AG_CREATE_GRAPH,
  * by the rules that are recorded. inputs are f64 leaves that ask for gradients;
- * they are moved and put back, bit for bit, and nothing stays on the tape.
+ * they are moved and put back, bit for bit, and nothing stays on the tape. f may
+ * call ag_grad, but not ag_backward; names that it gives to its inputs are not
+ * kept.
  * Returns report->passed. A function that fails makes the report fail, and
  * its error stays in the context. AG_ERR_DTYPE: an input or result that is not f64. */
 AG_API bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *inputs,
@@ -401,9 +414,9 @@ AG_API void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file);
 /* How many variables this step has made. */
 AG_API int64_t ag_tape_length(const ag_context *context);
 
-/* The first variable of this step with a NaN or an infinity that comes from
- * an operation whose operands had none; absent if there is none. -inf from a
- * masked fill, and what softmax makes of it, is not counted. */
+/* The first parameter, or variable of this step, with a NaN or an infinity that
+ * its operands did not have; absent if there is none. Infinities that were put
+ * in on purpose, as a leaf or by a masked fill, are not counted. */
 AG_API ag_var ag_first_nonfinite(ag_context *context);
 
 /* The name of the operation that made v, "" for a leaf. */

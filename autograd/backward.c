@@ -70,9 +70,10 @@ static ag_node *check_root(const char *operation, ag_var y, ag_var cotangent, bo
         ag_fail(y.context, AG_ERR_SHAPE, "%s: %s does not have one element; give a cotangent",
                 operation, ag_describe(y, text, sizeof text));
     ag_node *given = scalar ? NULL : ag_node_require(y.context, operation, cotangent);
-    if (given && (given->value.dtype != root->value.dtype ||
-                  !ag_shape_equal(ag_shape_of(y), ag_shape_of(cotangent))))
-        ag_fail(y.context, AG_ERR_SHAPE, "%s: the cotangent of %s is %s %s, not %s", operation,
+    bool same_dtype = given && given->value.dtype == root->value.dtype;
+    if (given && (!same_dtype || !ag_shape_equal(ag_shape_of(y), ag_shape_of(cotangent))))
+        ag_fail(y.context, same_dtype ? AG_ERR_SHAPE : AG_ERR_DTYPE,
+                "%s: the cotangent of %s is %s %s, not %s", operation,
                 ag_describe(y, text, sizeof text), ag_describe(cotangent, other, sizeof other),
                 ag_dtype_name(given->value.dtype), ag_dtype_name(root->value.dtype));
     return y.context->error ? NULL : root;
@@ -86,13 +87,17 @@ static ag_var ones_like(ag_var y)
     return value && ag_tensor_fill(y.context, value, 1.0) ? ones : ag_poisoned(y.context);
 }
 
-static bool backward(ag_var y, ag_var cotangent, bool scalar)
+static bool walk_into_variables(ag_var y, ag_var cotangent, bool scalar)
 {
     char text[160];
     struct ag_walk walk;
     ag_node *root = check_root("backward", y, cotangent, scalar);
     if (!root)
         return false;
+    if (y.context->tape->locked)
+        return ag_fail(y.context, AG_ERR_STATE,
+                       "backward: called from inside of an operation, a rule or a function that "
+                       "is being checked; ag_grad may be");
     if (!root->requires_gradient)
         return ag_fail(y.context, AG_ERR_STATE,
                        "backward: %s depends on nothing that asks for a gradient",
@@ -112,6 +117,20 @@ static bool backward(ag_var y, ag_var cotangent, bool scalar)
     ag_walk_end(&walk);
     root->backward_done = root->op != NULL;
     return true;
+}
+
+/* A backward that fails leaves the step as it was. */
+static bool backward(ag_var y, ag_var cotangent, bool scalar)
+{
+    ag_tape *tape = ag_tape_of(y.context);
+    ag_tape_mark mark = { 0 };
+    if (tape)
+        mark = ag_tape_mark_now(y.context);
+    if (walk_into_variables(y, cotangent, scalar))
+        return true;
+    if (tape && !tape->walk && !tape->locked)
+        ag_tape_rewind(y.context, mark);
+    return false;
 }
 
 bool ag_backward(ag_var loss)
@@ -137,17 +156,28 @@ static void ask_for(struct ag_walk *walk, const ag_var *inputs, int n)
     for (uint32_t i = 0; i < walk->n_step; i++) {
         const ag_node *node = ag_list_at(&walk->tape->step, i);
         for (int k = 0; node->requires_gradient && k < node->n_inputs; k++)
-            if (ag_walk_needs(walk, node->inputs[k]))
+            if (!ag_input_is_constant(node, k) && ag_walk_needs(walk, node->inputs[k]))
                 walk->step[i].needed = true;
     }
 }
 
-static ag_var gradient_variable(struct ag_walk *walk, ag_var input)
+/* A variable of its own for each input: one that is asked for twice, or whose
+ * gradient is the cotangent itself, gets another handle. */
+static ag_var gradient_variable(struct ag_walk *walk, ag_var input, ag_var cotangent)
 {
     ag_slot *s = ag_walk_slot(walk, input);
     ag_tensor *zeros;
-    if (s && s->full)
-        return walk->recording ? s->var : ag_leaf(walk->context, s->tensor, false);
+    if (s && s->full && walk->recording) {
+        bool given = s->given || s->var.index == cotangent.index;
+        s->given = true;
+        return given ? ag_reshape(s->var, ag_shape_of(s->var)) : s->var;
+    }
+    if (s && s->full) {
+        bool given = s->given;
+        s->given = true;
+        return given ? ag_from_tensor(walk->context, s->tensor)
+                     : ag_leaf(walk->context, s->tensor, false);
+    }
     ag_var v = ag_empty_like(input, &zeros);
     return zeros && ag_tensor_fill(walk->context, zeros, 0.0) ? v : ag_poisoned(walk->context);
 }
@@ -173,6 +203,8 @@ static bool new_gradients(ag_var y, ag_var cotangent, bool scalar, const ag_var 
 {
     struct ag_walk walk;
     ag_node *root = check_root("grad", y, cotangent, scalar);
+    if (flags & ~(unsigned)AG_CREATE_GRAPH)
+        ag_fail(y.context, AG_ERR_ARGUMENT, "grad: unknown flags %u", flags);
     if (!root || !check_inputs(y.context, inputs, n, gradients))
         return false;
     if (scalar)
@@ -183,7 +215,7 @@ static bool new_gradients(ag_var y, ag_var cotangent, bool scalar, const ag_var 
     if (!ag_walk_set_root(&walk, root, cotangent) || !ag_walk_run(&walk))
         return false;
     for (int i = 0; i < n; i++)
-        gradients[i] = gradient_variable(&walk, inputs[i]);
+        gradients[i] = gradient_variable(&walk, inputs[i], cotangent);
     ag_walk_end(&walk);
     return !y.context->error;
 }
@@ -192,8 +224,14 @@ static bool new_gradients(ag_var y, ag_var cotangent, bool scalar, const ag_var 
 static bool grad(ag_var y, ag_var cotangent, bool scalar, const ag_var *inputs, int n,
                  ag_var *gradients, unsigned flags)
 {
+    ag_tape *tape = ag_tape_of(y.context);
+    ag_tape_mark mark = { 0 };
+    if (tape)
+        mark = ag_tape_mark_now(y.context);
     if (new_gradients(y, cotangent, scalar, inputs, n, gradients, flags))
         return true;
+    if (tape && !tape->walk && !tape->locked)
+        ag_tape_rewind(y.context, mark);
     for (int i = 0; gradients && i < n; i++)
         gradients[i] = ag_poisoned(y.context);
     return false;

@@ -12,7 +12,7 @@ static bool needs(const ag_node *node, int i)
 
 static ag_var apply_two(const ag_op *op, ag_var a, ag_var b)
 {
-    return ag_apply(op, (ag_var[]){ a, b }, 2, NULL);
+    return ag_run(op, (ag_var[]){ a, b }, 2, NULL);
 }
 
 /* ---- y = a + b        da = dy    db = dy ---- */
@@ -179,7 +179,7 @@ const ag_op ag_op_scale = {
 
 ag_var ag_scale(ag_var x, double factor)
 {
-    return ag_apply(&ag_op_scale, &x, 1, &factor);
+    return ag_run(&ag_op_scale, &x, 1, &factor);
 }
 
 static void shift_forward(ag_node *node)
@@ -199,7 +199,7 @@ const ag_op ag_op_shift = {
 
 ag_var ag_shift(ag_var x, double summand)
 {
-    return ag_apply(&ag_op_shift, &x, 1, &summand);
+    return ag_run(&ag_op_shift, &x, 1, &summand);
 }
 
 static void pow_forward(ag_node *node)
@@ -220,7 +220,7 @@ const ag_op ag_op_pow = {
 
 ag_var ag_pow(ag_var x, double exponent)
 {
-    return ag_apply(&ag_op_pow, &x, 1, &exponent);
+    return ag_run(&ag_op_pow, &x, 1, &exponent);
 }
 
 /* ---- Comparisons: no gradient ---- */

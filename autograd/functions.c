@@ -26,16 +26,16 @@ static ag_var one_minus(ag_var x)
         ag_node_unary(node, AG_UNARY_##kind, 0); \
     }
 
-#define OPERATION(function, fused)                       \
-    const ag_op ag_op_##function = {                     \
-        .name = #function,                               \
-        .forward = function##_forward,                   \
-        .vjp = function##_vjp,                           \
-        .vjp_fused = fused,                              \
-    };                                                   \
-    ag_var ag_##function(ag_var x)                       \
-    {                                                    \
-        return ag_apply(&ag_op_##function, &x, 1, NULL); \
+#define OPERATION(function, fused)                     \
+    const ag_op ag_op_##function = {                   \
+        .name = #function,                             \
+        .forward = function##_forward,                 \
+        .vjp = function##_vjp,                         \
+        .vjp_fused = fused,                            \
+    };                                                 \
+    ag_var ag_##function(ag_var x)                     \
+    {                                                  \
+        return ag_run(&ag_op_##function, &x, 1, NULL); \
     }
 
 /* ---- y = -x           dx = -dy ---- */
@@ -145,7 +145,8 @@ FORWARD(tanh, TANH)
 
 static void tanh_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    dx[0] = ag_mul(dy, one_minus(ag_square(ag_node_output(node))));
+    ag_var y = ag_node_output(node);
+    dx[0] = ag_mul(dy, ag_mul(one_minus(y), ag_shift(y, 1.0))); /* 1 - y^2 would cancel */
 }
 
 static void tanh_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
@@ -166,6 +167,18 @@ static void erf_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 }
 
 OPERATION(erf, NULL)
+
+/* ---- y = erfc x = 1 - erf x      dx = -2 / sqrt(pi) exp(-x^2) dy ---- */
+
+FORWARD(erfc, ERFC)
+
+static void erfc_vjp(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    ag_var slope = ag_exp(ag_neg(ag_square(input(node))));
+    dx[0] = ag_scale(ag_mul(dy, slope), -TWO_OVER_SQRT_PI);
+}
+
+OPERATION(erfc, NULL)
 
 /* ---- y = 1 / (1 + exp -x)    dx = y (1 - y) dy ---- */
 
@@ -213,7 +226,7 @@ static void relu_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 OPERATION(relu, relu_vjp_fused)
 
 /* ---- y = x P(x)       dx = (P(x) + x p(x)) dy, with the normal distribution
- *      P(x) = (1 + erf(x / sqrt 2)) / 2    p(x) = P'(x) = exp(-x^2 / 2) / sqrt(2 pi)
+ *      P(x) = erfc(-x / sqrt 2) / 2    p(x) = P'(x) = exp(-x^2 / 2) / sqrt(2 pi)
  *      Hendrycks, Gimpel 2016 ---- */
 
 FORWARD(gelu, GELU)
@@ -221,7 +234,7 @@ FORWARD(gelu, GELU)
 static void gelu_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 {
     ag_var x = input(node);
-    ag_var P = ag_scale(ag_shift(ag_erf(ag_scale(x, SQRT_HALF)), 1.0), 0.5);
+    ag_var P = ag_scale(ag_erfc(ag_scale(x, -SQRT_HALF)), 0.5);
     ag_var p = ag_scale(ag_exp(ag_scale(ag_square(x), -0.5)), INV_SQRT_TAU);
     dx[0] = ag_mul(dy, ag_add(P, ag_mul(x, p)));
 }
@@ -233,8 +246,8 @@ static void gelu_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 
 OPERATION(gelu, gelu_vjp_fused)
 
-/* ---- y = x (1 + t) / 2    t = tanh u    u = s (x + c x^3)
- *      dx = ((1 + t) + x (1 - t^2) u') dy / 2    u' = s (1 + 3 c x^2) ---- */
+/* ---- y = x s          s = (1 + tanh u) / 2 = sigmoid 2u    u = a (x + c x^3)
+ *      dx = (s + 2 x s r u') dy    r = 1 - s = sigmoid -2u    u' = a (1 + 3 c x^2) ---- */
 
 FORWARD(gelu_tanh, GELU_TANH)
 
@@ -242,10 +255,10 @@ static void gelu_tanh_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 {
     ag_var x = input(node), xx = ag_square(x);
     ag_var u = ag_scale(ag_mul(x, ag_shift(ag_scale(xx, GELU_CUBIC), 1.0)), GELU_SLOPE);
-    ag_var t = ag_tanh(u);
     ag_var du = ag_scale(ag_shift(ag_scale(xx, 3.0 * GELU_CUBIC), 1.0), GELU_SLOPE);
-    ag_var dt = ag_mul(one_minus(ag_square(t)), du);
-    dx[0] = ag_scale(ag_mul(dy, ag_add(ag_shift(t, 1.0), ag_mul(x, dt))), 0.5);
+    ag_var s = ag_sigmoid(ag_scale(u, 2.0)), r = ag_sigmoid(ag_scale(u, -2.0));
+    ag_var slope = ag_scale(ag_mul(ag_mul(s, r), du), 2.0);
+    dx[0] = ag_mul(dy, ag_add(s, ag_mul(x, slope)));
 }
 
 static void gelu_tanh_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
@@ -255,14 +268,14 @@ static void gelu_tanh_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 
 OPERATION(gelu_tanh, gelu_tanh_vjp_fused)
 
-/* ---- y = x s          dx = (s + x s (1 - s)) dy, with s = sigmoid x ---- */
+/* ---- y = x s          dx = (s + x s r) dy    s = sigmoid x    r = 1 - s = sigmoid -x ---- */
 
 FORWARD(silu, SILU)
 
 static void silu_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    ag_var x = input(node), s = ag_sigmoid(x);
-    dx[0] = ag_mul(dy, ag_add(s, ag_mul(x, ag_mul(s, one_minus(s)))));
+    ag_var x = input(node), s = ag_sigmoid(x), r = ag_sigmoid(ag_neg(x));
+    dx[0] = ag_mul(dy, ag_add(s, ag_mul(x, ag_mul(s, r))));
 }
 
 static void silu_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
@@ -291,5 +304,5 @@ const ag_op ag_op_sign = { .name = "sign", .forward = sign_forward };
 
 ag_var ag_sign(ag_var x)
 {
-    return ag_apply(&ag_op_sign, &x, 1, NULL);
+    return ag_run(&ag_op_sign, &x, 1, NULL);
 }

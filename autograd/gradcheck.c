@@ -95,6 +95,7 @@ static double evaluate(check *c, double *scale)
 static double difference(check *c, ag_node *leaf, double *x, double *noise)
 {
     double before = *x, h = c->options.step, loss[5], scale = c->scale, s;
+    uint32_t version = leaf->base->version;
     while (h < c->options.step * fabs(before))
         h *= 2.0; /* a power of two times the step: x + h is then close to exact */
     for (int k = -2; k <= 2; k++) {
@@ -106,7 +107,7 @@ static double difference(check *c, ag_node *leaf, double *x, double *noise)
         scale = s > scale ? s : scale;
     }
     *x = before;
-    leaf->base->version++;
+    leaf->base->version = version; /* nothing that saw another value is left */
     *noise = ROUNDINGS * DBL_EPSILON * scale / h;
     return (8.0 * (loss[3] - loss[1]) - (loss[4] - loss[0])) / (12.0 * h);
 }
@@ -210,14 +211,14 @@ static void run(check *c)
 {
     ag_tape_mark mark = ag_tape_mark_now(c->context);
     ag_var *usual = ag_memory_new(c->context, AG_STEP, 2 * (size_t)c->n * sizeof *usual);
-    c->context->tape->locked++;
+    ag_tape_lock lock = ag_tape_lock_now(c->context->tape);
     if (usual && analytic_gradients(c, usual, 0) &&
         analytic_gradients(c, usual + c->n, AG_CREATE_GRAPH)) {
         evaluate(c, &c->scale);
         for (int i = 0; i < c->n && !c->report->message[0]; i++)
             compare_input(c, i, ag_value(usual[i]), ag_value(usual[c->n + i]));
     }
-    c->context->tape->locked--;
+    ag_tape_unlock(c->context, "gradcheck", lock);
     ag_tape_rewind(c->context, mark);
 }
 
@@ -232,10 +233,13 @@ bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *
         return false;
     if (options)
         c.options = *options;
-    if (!(c.options.tolerance > 0.0))
+    if (c.options.tolerance == 0.0)
         c.options.tolerance = DEFAULT_TOLERANCE;
-    if (!(c.options.step > 0.0))
+    if (c.options.step == 0.0)
         c.options.step = DEFAULT_STEP;
+    if (!(c.options.tolerance > 0.0 && c.options.step > 0.0))
+        ag_fail(context, AG_ERR_ARGUMENT, "gradcheck: tolerance %g and step %g must be above 0",
+                c.options.tolerance, c.options.step);
     if (ag_tape_of(context) && check_inputs(&c))
         run(&c);
     if (context->error)
@@ -264,10 +268,11 @@ static ag_var gradients_of(ag_context *context, const ag_var *inputs, int n, voi
         return ag_poisoned(context);
     for (int i = 0; i < n; i++)
         gradients[i] = ag_reshape(gradients[i], AG_SHAPE(ag_shape_count(ag_shape_of(inputs[i]))));
-    ag_var joined = ag_concat(gradients, n, 0);
     /* A gradient that does not depend on the inputs has the derivative 0. */
-    ag_var anchor = ag_scale(ag_slice(ag_reshape(inputs[0], AG_SHAPE(-1)), 0, 0, 1, 1), 0.0);
-    return ag_shape_count(ag_shape_of(inputs[0])) > 0 ? ag_add(joined, anchor) : joined;
+    ag_var joined = ag_concat(gradients, n, 0);
+    for (int i = 0; i < n; i++)
+        joined = ag_add(joined, ag_scale(ag_sum(inputs[i], AG_ALL, 0), 0.0));
+    return joined;
 }
 
 bool ag_gradcheck_second(ag_context *context, ag_function f, void *user, const ag_var *inputs,

@@ -22,12 +22,13 @@ static flaws flaws_of(const ag_tensor *x)
     return found;
 }
 
-/* Did this node make a flaw that none of its inputs has? A masked fill may
- * write any value on purpose. */
+/* Did this node make a flaw that none of its inputs has? A masked fill, and a
+ * leaf, may hold infinities on purpose. */
 static bool makes_flaw(const ag_node *node)
 {
     flaws own = flaws_of(&node->value), given = { false, false };
-    if (node->op == &ag_op_masked_fill)
+    bool parameter = node->self.index & AG_PARAMETER_BIT;
+    if (node->op == &ag_op_masked_fill || (!node->op && !parameter))
         own.infinite = false;
     if (!own.nan && !own.infinite)
         return false;
@@ -92,8 +93,10 @@ static void write_node(const ag_node *node, FILE *file)
             node->op    ? "box, style=rounded"
             : parameter ? "box, style=bold"
                         : "ellipse");
-    if (node->op)
-        fprintf(file, "%s\\n", node->op->name);
+    if (node->op) {
+        write_escaped(node->op->name, file);
+        fprintf(file, "\\n");
+    }
     write_escaped(ag_describe(node->self, text, sizeof text), file);
     fprintf(file, " %s", ag_dtype_name(node->value.dtype));
     write_numbers("value", &node->value, file);

@@ -27,6 +27,7 @@ struct ag_node {
 
     ag_node *base;       /* the node whose data it shows, for a view; else itself */
     uint32_t version;    /* of a base: counts the writes into its value */
+    uint32_t made_at;    /* the base's version when op ran */
     ag_tensor *gradient; /* memory for it; NULL if there never was one */
     const char *name;    /* NULL without */
     bool has_gradient;
@@ -35,6 +36,7 @@ struct ag_node {
     bool owns_data;     /* value.data was allocated for this node */
     bool promised;      /* in backward: its buffer will become an input's gradient */
     bool backward_done; /* ag_backward has started here */
+    bool users_op;      /* op is not of the library: its rule may keep handles */
 
     ag_var few_inputs[AG_FEW_INPUTS];
     uint32_t few_versions[AG_FEW_INPUTS];
@@ -59,7 +61,8 @@ typedef struct ag_tape {
     ag_node_list parameters; /* stay until the context ends */
     uint32_t generation;     /* of the nodes being made now */
     int no_grad;             /* depth of ag_no_grad_begin */
-    int locked;              /* depth of calls during which the tape must not be reset */
+    int locked;              /* depth of users' functions that must not reset the tape .. */
+    uint32_t locked_below;   /* .. nor name the nodes before this one */
     struct ag_walk *walk;    /* the backward that is under way, if there is one */
 } ag_tape;
 
@@ -91,6 +94,25 @@ ag_var ag_leaf(ag_context *context, const ag_tensor *value, bool owns_data);
 ag_node *ag_list_push(ag_context *context, ag_node_list *list, uint32_t flag);
 
 ag_var ag_poisoned(ag_context *context);
+
+/* Applies an operation of the library. */
+ag_var ag_run(const ag_op *op, const ag_var *inputs, int n, const void *options);
+
+/* While a user's function runs, the tape is locked. */
+typedef struct ag_tape_lock {
+    int no_grad;
+    uint32_t below;
+} ag_tape_lock;
+ag_tape_lock ag_tape_lock_now(ag_tape *tape);
+
+/* Also puts the depth of no-grad regions back; AG_ERR_STATE if it had changed. */
+void ag_tape_unlock(ag_context *context, const char *operation, ag_tape_lock lock);
+
+/* Whether a gradient can flow from node to its input i. */
+static inline bool ag_input_is_constant(const ag_node *node, int i)
+{
+    return i < 32 && (node->op->constant_inputs >> i & 1);
+}
 
 /* Forgets the nodes from count on. Their handles stay refused, because later
  * nodes get a new generation. */
@@ -163,7 +185,7 @@ ag_var ag_softmax_over(ag_var x, unsigned axes);
 #define AG_OPERATIONS(X) \
     X(add) X(sub) X(mul) X(div) X(maximum) X(minimum) \
     X(scale) X(shift) X(pow) \
-    X(neg) X(square) X(sqrt) X(rsqrt) X(reciprocal) X(exp) X(log) X(sin) X(cos) X(tanh) X(erf) \
+    X(neg) X(square) X(sqrt) X(rsqrt) X(reciprocal) X(exp) X(log) X(sin) X(cos) X(tanh) X(erf) X(erfc) \
     X(sigmoid) X(softplus) X(relu) X(gelu) X(gelu_tanh) X(silu) X(abs) \
     X(sign) X(equal) X(greater) X(argmax) \
     X(where) X(masked_fill) X(cast) \

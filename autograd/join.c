@@ -71,7 +71,7 @@ ag_var ag_concat(const ag_var *x, int n, int axis)
         if (axis < 0)
             return ag_poisoned(x[0].context);
     }
-    return ag_apply(&ag_op_concat, x, n, &axis);
+    return ag_run(&ag_op_concat, x, n, &axis);
 }
 
 /* x[i] can be stacked with x[0]: valid, and of its shape. */

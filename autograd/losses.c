@@ -106,9 +106,13 @@ static bool target_weights(const ag_node *node, ag_var *targets, ag_var *weights
 
 static void cross_entropy_vjp(const ag_node *node, ag_var dloss, ag_var *dx)
 {
-    ag_var p = ag_softmax(ag_node_input(node, 0), -1), targets, weights;
-    if (ag_node_needs(node, 0) && target_weights(node, &targets, &weights))
-        dx[0] = ag_mul(ag_sub(ag_mul(weights, p), targets), dloss);
+    ag_var x = ag_node_input(node, 0), targets, weights;
+    if (!ag_node_needs(node, 0) || !target_weights(node, &targets, &weights))
+        return;
+    /* Whatever an ignored row holds, even a NaN, must not matter. */
+    ag_var ignored_rows = ag_equal(weights, ag_scalar_like(weights, 0.0));
+    ag_var p = ag_softmax(ag_masked_fill(x, ignored_rows, 0.0), -1);
+    dx[0] = ag_mul(ag_sub(ag_mul(weights, p), targets), dloss);
 }
 
 static void cross_entropy_vjp_fused(const ag_node *node, ag_var dloss, ag_var *dx)
@@ -139,7 +143,7 @@ ag_var ag_cross_entropy_with(ag_var logits, ag_var labels, const ag_cross_entrop
         options = &defaults;
     if (options->reduction != AG_MEAN && options->reduction != AG_SUM)
         ag_fail(logits.context, AG_ERR_ARGUMENT, "cross_entropy: an unknown reduction");
-    return ag_apply(&ag_op_cross_entropy, (ag_var[]){ logits, labels }, 2, options);
+    return ag_run(&ag_op_cross_entropy, (ag_var[]){ logits, labels }, 2, options);
 }
 
 ag_var ag_cross_entropy(ag_var logits, ag_var labels)
@@ -170,7 +174,9 @@ ag_var ag_binary_cross_entropy(ag_var logits, ag_var targets, ag_reduction reduc
         ag_fail(logits.context, AG_ERR_ARGUMENT, "binary_cross_entropy: an unknown reduction");
         return ag_poisoned(logits.context);
     }
-    ag_var losses = ag_sub(ag_softplus(logits), ag_mul(targets, logits));
+    ag_var if_one = ag_softplus(ag_neg(logits)), if_zero = ag_softplus(logits);
+    ag_var not_target = ag_shift(ag_neg(targets), 1.0);
+    ag_var losses = ag_add(ag_mul(targets, if_one), ag_mul(not_target, if_zero));
     return reduction == AG_SUM ? ag_sum(losses, AG_ALL, 0) : ag_mean(losses, AG_ALL, 0);
 }
 

@@ -89,7 +89,7 @@ const ag_op ag_op_matmul = { .name = "matmul", .forward = matmul_forward, .vjp =
 
 ag_var ag_matmul(ag_var a, ag_var b)
 {
-    return ag_apply(&ag_op_matmul, (ag_var[]){ a, b }, 2, NULL);
+    return ag_run(&ag_op_matmul, (ag_var[]){ a, b }, 2, NULL);
 }
 
 /* ---- dot and outer, from the operations above ---- */

@@ -17,9 +17,11 @@ static ag_var reduce(const ag_op *op, ag_var x, const int *axes, int n, unsigned
 {
     reduce_options options = { .keep = flags & AG_KEEP_DIM };
     ag_node *node = ag_node_require(x.context, op->name, x);
-    if (!node || !ag_axes_set(x, op->name, axes, n, &options.axes))
+    if (flags & ~(unsigned)AG_KEEP_DIM)
+        ag_fail(x.context, AG_ERR_ARGUMENT, "%s: unknown flags %u", op->name, flags);
+    if (!node || x.context->error || !ag_axes_set(x, op->name, axes, n, &options.axes))
         return ag_poisoned(x.context);
-    return ag_apply(op, &x, 1, &options);
+    return ag_run(op, &x, 1, &options);
 }
 
 /* In forward: allocates the output of a reduction of input 0. */
@@ -223,7 +225,7 @@ static ag_var along_axis(const ag_op *op, ag_var x, int axis)
 {
     ag_node *node = ag_node_require(x.context, op->name, x);
     axis = node ? ag_axis_of(x, op->name, axis, node->value.rank) : -1;
-    return axis < 0 ? ag_poisoned(x.context) : ag_apply(op, &x, 1, &axis);
+    return axis < 0 ? ag_poisoned(x.context) : ag_run(op, &x, 1, &axis);
 }
 
 ag_var ag_cumsum(ag_var x, int axis)

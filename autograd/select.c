@@ -33,11 +33,13 @@ static void where_vjp(const ag_node *node, ag_var dy, ag_var *dx)
         dx[2] = ag_unbroadcast(ag_where(condition, zero, dy), ag_node_input(node, 2));
 }
 
-const ag_op ag_op_where = { .name = "where", .forward = where_forward, .vjp = where_vjp };
+const ag_op ag_op_where = {
+    .name = "where", .forward = where_forward, .vjp = where_vjp, .constant_inputs = 1u << 0
+};
 
 ag_var ag_where(ag_var condition, ag_var a, ag_var b)
 {
-    return ag_apply(&ag_op_where, (ag_var[]){ condition, a, b }, 3, NULL);
+    return ag_run(&ag_op_where, (ag_var[]){ condition, a, b }, 3, NULL);
 }
 
 /* ---- y = mask ? value : x       dx = mask ? 0 : dy ---- */
@@ -69,11 +71,12 @@ static void masked_fill_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 const ag_op ag_op_masked_fill = { .name = "masked_fill",
                                   .forward = masked_fill_forward,
                                   .vjp = masked_fill_vjp,
+                                  .constant_inputs = 1u << 1,
                                   .options_size = sizeof(double) };
 
 ag_var ag_masked_fill(ag_var x, ag_var mask, double value)
 {
-    return ag_apply(&ag_op_masked_fill, (ag_var[]){ x, mask }, 2, &value);
+    return ag_run(&ag_op_masked_fill, (ag_var[]){ x, mask }, 2, &value);
 }
 
 /* ---- cast                       dx = dy, cast back ---- */
@@ -109,7 +112,7 @@ ag_var ag_cast(ag_var x, ag_dtype dtype)
         dtype = ag_context_dtype(x.context);
     if (node && !x.context->error && node->value.dtype == dtype)
         return x;
-    return ag_apply(&ag_op_cast, &x, 1, &dtype);
+    return ag_run(&ag_op_cast, &x, 1, &dtype);
 }
 
 /* ---- gather_rows        y_k = table_(i_k)               dtable_r = sum of dy_k with i_k = r
@@ -159,7 +162,7 @@ const ag_op ag_op_gather_rows = { .name = "gather_rows",
 
 ag_var ag_gather_rows(ag_var table, ag_var indices)
 {
-    return ag_apply(&ag_op_gather_rows, (ag_var[]){ table, indices }, 2, NULL);
+    return ag_run(&ag_op_gather_rows, (ag_var[]){ table, indices }, 2, NULL);
 }
 
 static void scatter_add_rows_forward(ag_node *node)
@@ -202,5 +205,5 @@ const ag_op ag_op_scatter_add_rows = { .name = "scatter_add_rows",
 
 ag_var ag_scatter_add_rows(ag_var rows, ag_var indices, int64_t v)
 {
-    return ag_apply(&ag_op_scatter_add_rows, (ag_var[]){ rows, indices }, 2, &v);
+    return ag_run(&ag_op_scatter_add_rows, (ag_var[]){ rows, indices }, 2, &v);
 }

@@ -51,7 +51,7 @@ ag_var ag_permute(ag_var x, const int *order, int n)
         if (options.order[i] < 0)
             return ag_poisoned(x.context);
     }
-    return ag_apply(&ag_op_permute, &x, 1, &options);
+    return ag_run(&ag_op_permute, &x, 1, &options);
 }
 
 ag_var ag_transpose(ag_var x, int axis_a, int axis_b)
@@ -93,7 +93,7 @@ const ag_op ag_op_reshape = { .name = "reshape",
 
 ag_var ag_reshape(ag_var x, ag_shape shape)
 {
-    return ag_apply(&ag_op_reshape, &x, 1, &shape);
+    return ag_run(&ag_op_reshape, &x, 1, &shape);
 }
 
 ag_var ag_squeeze(ag_var x, int axis)
@@ -149,7 +149,7 @@ static void slice_forward(ag_node *node)
 
 static void slice_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    dx[0] = ag_apply(&ag_op_unslice, &dy, 1, ag_node_options(node));
+    dx[0] = ag_run(&ag_op_unslice, &dy, 1, ag_node_options(node));
 }
 
 const ag_op ag_op_slice = { .name = "slice",
@@ -164,7 +164,7 @@ ag_var ag_slice(ag_var x, int axis, int64_t start, int64_t stop, int64_t step)
     if (axis < 0)
         return ag_poisoned(x.context);
     slice_options options = { axis, start, stop, step, node->value.dims[axis] };
-    return ag_apply(&ag_op_slice, &x, 1, &options);
+    return ag_run(&ag_op_slice, &x, 1, &options);
 }
 
 /* The opposite of slice: zeros with x in the places of the slice. */
@@ -185,7 +185,7 @@ static void unslice_forward(ag_node *node)
 
 static void unslice_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    dx[0] = ag_apply(&ag_op_slice, &dy, 1, ag_node_options(node));
+    dx[0] = ag_run(&ag_op_slice, &dy, 1, ag_node_options(node));
 }
 
 const ag_op ag_op_unslice = { .name = "unslice",
@@ -216,7 +216,7 @@ ag_var ag_flip(ag_var x, int axis)
 {
     ag_node *node = ag_node_require(x.context, "flip", x);
     axis = node ? ag_axis_of(x, "flip", axis, node->value.rank) : -1;
-    return axis < 0 ? ag_poisoned(x.context) : ag_apply(&ag_op_flip, &x, 1, &axis);
+    return axis < 0 ? ag_poisoned(x.context) : ag_run(&ag_op_flip, &x, 1, &axis);
 }
 
 /* ---- broadcast_to     dx = dy, summed to x's shape
@@ -249,7 +249,7 @@ const ag_op ag_op_broadcast_to = { .name = "broadcast_to",
 
 ag_var ag_broadcast_to(ag_var x, ag_shape shape)
 {
-    return ag_apply(&ag_op_broadcast_to, &x, 1, &shape);
+    return ag_run(&ag_op_broadcast_to, &x, 1, &shape);
 }
 
 static void sum_to_forward(ag_node *node)
@@ -289,7 +289,7 @@ const ag_op ag_op_sum_to = {
 
 ag_var ag_sum_to(ag_var x, ag_shape shape)
 {
-    return ag_apply(&ag_op_sum_to, &x, 1, &shape);
+    return ag_run(&ag_op_sum_to, &x, 1, &shape);
 }
 
 /* ---- contiguous       dx = dy ---- */
@@ -319,5 +319,5 @@ ag_var ag_contiguous(ag_var x)
     ag_node *node = ag_node_find(x);
     if (node && !x.context->error && ag_tensor_is_contiguous(&node->value))
         return x;
-    return ag_apply(&ag_op_contiguous, &x, 1, NULL);
+    return ag_run(&ag_op_contiguous, &x, 1, NULL);
 }

@@ -88,9 +88,9 @@ static ag_var along_axis(const ag_op *op, ag_var x, int axis)
     if (axis < 0)
         return ag_poisoned(x.context);
     if (axis == rank - 1)
-        return ag_apply(op, &x, 1, NULL);
+        return ag_run(op, &x, 1, NULL);
     ag_var swapped = ag_transpose(x, axis, -1);
-    return ag_transpose(ag_apply(op, &swapped, 1, NULL), axis, -1);
+    return ag_transpose(ag_run(op, &swapped, 1, NULL), axis, -1);
 }
 
 ag_var ag_softmax(ag_var x, int axis)

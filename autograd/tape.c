@@ -61,23 +61,44 @@ ag_tape *ag_tape_make(ag_context *context)
 
 void ag_tape_truncate(ag_tape *tape, uint32_t count)
 {
-    tape->step.count = count;
+    if (count < tape->step.count)
+        tape->step.count = count;
     tape->generation++;
 }
 
 void ag_tape_reset(ag_context *context)
 {
-    if (!context)
+    if (!context || context->in_callback)
         return;
     ag_tape *tape = context->tape;
     if (tape && (tape->walk || tape->locked)) {
         ag_fail(context, AG_ERR_STATE, "tape_reset: called from inside of %s",
-                tape->walk ? "a backward rule" : "a function that is being checked");
+                tape->walk ? "a backward rule"
+                           : "an operation, or a function that is being checked");
         return;
     }
     if (tape)
         ag_tape_truncate(tape, 0);
     ag_memory_reset_step(context);
+}
+
+ag_tape_lock ag_tape_lock_now(ag_tape *tape)
+{
+    ag_tape_lock lock = { tape->no_grad, tape->locked_below };
+    tape->locked++;
+    tape->locked_below = tape->step.count;
+    return lock;
+}
+
+void ag_tape_unlock(ag_context *context, const char *operation, ag_tape_lock lock)
+{
+    ag_tape *tape = context->tape;
+    tape->locked--;
+    tape->locked_below = lock.below;
+    if (tape->no_grad != lock.no_grad)
+        ag_fail(context, AG_ERR_STATE, "%s: began or ended a no-grad region and left it so",
+                operation);
+    tape->no_grad = lock.no_grad;
 }
 
 ag_tape_mark ag_tape_mark_now(ag_context *context)
@@ -199,6 +220,9 @@ static bool check_call(ag_context *context, const ag_op *op, const ag_var *input
         return ag_fail(context, AG_ERR_ARGUMENT, "apply: an operation needs a name and a forward");
     if (op->options_size > 0 && !options)
         return ag_fail(context, AG_ERR_ARGUMENT, "%s: the options are NULL", op->name);
+    if (op->n_inputs > 0 && n != op->n_inputs)
+        return ag_fail(context, AG_ERR_ARGUMENT, "%s: takes %d inputs, not %d", op->name,
+                       op->n_inputs, n);
     for (int i = 0; i < n; i++)
         if (!ag_node_require(context, op->name, inputs[i]))
             return false;
@@ -222,12 +246,26 @@ static ag_node *base_of(ag_node *node)
 static bool any_requires_gradient(const ag_node *node)
 {
     for (int i = 0; i < node->n_inputs; i++)
-        if (ag_node_find(node->inputs[i])->requires_gradient)
+        if (!ag_input_is_constant(node, i) && ag_node_find(node->inputs[i])->requires_gradient)
             return true;
     return false;
 }
 
-ag_var ag_apply(const ag_op *op, const ag_var *inputs, int n, const void *options)
+/* Messages of the floor below know shapes, but no names. */
+static void name_operands(const ag_node *node)
+{
+    char text[160];
+    ag_context *context = node->self.context;
+    if (strstr(context->message, ag_node_describe(node, 0, text, sizeof text)))
+        return;
+    for (int i = 0; i < node->n_inputs && i < AG_FEW_INPUTS; i++)
+        ag_error_append(context, "%s%s",
+                        i ? ", " : " (operands: ", ag_node_describe(node, i, text, sizeof text));
+    ag_error_append(context, "%s)", node->n_inputs > AG_FEW_INPUTS ? ", .." : "");
+}
+
+static ag_var apply(const ag_op *op, const ag_var *inputs, int n, const void *options,
+                    bool users_op)
 {
     ag_context *context = inputs && n > 0 ? first_context(inputs, n) : NULL;
     if (!context)
@@ -241,18 +279,41 @@ ag_var ag_apply(const ag_op *op, const ag_var *inputs, int n, const void *option
     if (!node)
         return ag_poisoned(context);
     node->op = op;
+    node->users_op = users_op;
+    ag_tape_lock lock = ag_tape_lock_now(tape);
     if (save_call(context, node, inputs, n, options))
         op->forward(node);
+    ag_tape_unlock(context, op->name, lock);
     if (!context->error && !node->value.data)
         ag_fail(context, AG_ERR_STATE, "%s: forward made no output", op->name);
     if (context->error) {
+        if (node->inputs)
+            name_operands(node);
         ag_tape_truncate(tape, before);
         return ag_poisoned(context);
     }
     node->base = base_of(node);
+    node->made_at = node->base->version;
     node->requires_gradient = op->vjp && tape->no_grad == 0 &&
                               ag_dtype_is_float(node->value.dtype) && any_requires_gradient(node);
     return node->self;
+}
+
+ag_var ag_run(const ag_op *op, const ag_var *inputs, int n, const void *options)
+{
+    return apply(op, inputs, n, options, false);
+}
+
+ag_var ag_apply(const ag_op *op, const ag_var *inputs, int n, const void *options)
+{
+    ag_context *context = inputs && n > 0 ? first_context(inputs, n) : NULL;
+    for (int i = 0; i < ag_op_count(); i++)
+        if (op == ag_op_at(i)) {
+            ag_fail(context, AG_ERR_ARGUMENT, "apply: %s is the library's own; call ag_%s",
+                    op->name, op->name);
+            return context ? ag_poisoned(context) : AG_NONE;
+        }
+    return apply(op, inputs, n, options, true);
 }
 
 /* ---- What an operation sees of its node ---- */
@@ -293,7 +354,7 @@ const void *ag_node_options(const ag_node *node)
 bool ag_node_needs(const ag_node *node, int i)
 {
     ag_node *input = ag_node_find(ag_node_input(node, i));
-    if (!input)
+    if (!input || ag_input_is_constant(node, i))
         return false;
     const struct ag_walk *walk = node->self.context->tape->walk;
     return walk ? ag_walk_needs(walk, input->self) : input->requires_gradient;
@@ -301,15 +362,44 @@ bool ag_node_needs(const ag_node *node, int i)
 
 ag_tensor *ag_node_new_output(ag_node *node, ag_dtype dtype, ag_shape shape)
 {
+    if (node && dtype == AG_DEFAULT_DTYPE)
+        dtype = node->self.context->dtype;
     if (!node || !ag_tensor_allocate(node->self.context, AG_STEP, dtype, shape, &node->value))
         return NULL;
     node->owns_data = true;
     return &node->value;
 }
 
+/* Whether all elements of a view lie in what source owns. */
+static bool lies_within(const ag_tensor *view, const ag_node *source)
+{
+    uintptr_t first, end, start = (uintptr_t)source->base->value.data;
+    if (view->dtype != source->value.dtype)
+        return false;
+    if (ag_tensor_count(view) == 0)
+        return true;
+    ag_tensor_extent(view, &first, &end);
+    return first >= start && end <= start + ag_tensor_bytes(&source->base->value);
+}
+
+/* A view of an input, or of something that forward has made since. */
+static bool check_view(const ag_node *node, const ag_tensor *view)
+{
+    const ag_node_list *step = &node->self.context->tape->step;
+    if (!ag_tensor_is_valid(view))
+        return ag_node_fail(node, AG_ERR_ARGUMENT, "the view is no tensor");
+    for (int i = 0; i < node->n_inputs; i++)
+        if (lies_within(view, ag_node_find(node->inputs[i])))
+            return true;
+    for (uint32_t i = node->self.index + 1; i < step->count; i++)
+        if (lies_within(view, ag_list_at(step, i)))
+            return true;
+    return ag_node_fail(node, AG_ERR_ARGUMENT, "the view reaches beyond what it is a view of");
+}
+
 void ag_node_set_view(ag_node *node, const ag_tensor *view)
 {
-    if (!node || !view)
+    if (!node || !view || (node->users_op && !check_view(node, view)))
         return;
     node->value = *view;
     node->owns_data = false;

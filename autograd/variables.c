@@ -217,6 +217,18 @@ bool ag_assign(ag_var leaf, const double *values)
            ag_tensor_copy(leaf.context, value, &source);
 }
 
+bool ag_read(ag_var v, double *values)
+{
+    ag_node *node = ag_node_require(v.context, "read", v);
+    if (!node)
+        return false;
+    int64_t count = ag_tensor_count(&node->value);
+    if (!values && count > 0)
+        return ag_fail(v.context, AG_ERR_ARGUMENT, "read: the values are NULL");
+    ag_tensor target = ag_tensor_over(values, AG_F64, ag_tensor_shape(&node->value));
+    return count == 0 || ag_tensor_copy(v.context, &target, &node->value);
+}
+
 const ag_tensor *ag_gradient(ag_var v)
 {
     return ag_gradient_mutable(v);
@@ -228,9 +240,12 @@ ag_tensor *ag_gradient_mutable(ag_var v)
     return node && node->has_gradient ? node->gradient : NULL;
 }
 
+/* Works with an error pending too, so that no old gradient is added to later. */
 void ag_clear_gradient(ag_var v)
 {
-    ag_node *node = ag_node_require(v.context, "clear_gradient", v);
+    ag_node *node = ag_node_find(v);
+    if (!node)
+        ag_node_require(v.context, "clear_gradient", v);
     if (node)
         node->has_gradient = false;
 }
@@ -295,6 +310,9 @@ ag_var ag_set_name(ag_var v, const char *name)
     ag_node *node = ag_node_require(v.context, "set_name", v);
     if (!node)
         return ag_poisoned(v.context);
+    const ag_tape *tape = v.context->tape;
+    if (tape->locked && (v.index & AG_PARAMETER_BIT || v.index < tape->locked_below))
+        return v; /* the text would not live as long as the variable */
     size_t size = strlen(name ? name : "") + 1;
     bool parameter = v.index & AG_PARAMETER_BIT;
     char *copy = ag_memory_new(v.context, parameter ? AG_KEEP : AG_STEP, size);

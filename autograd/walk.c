@@ -79,6 +79,13 @@ static bool give_tensor(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
 
 /* ---- One node ---- */
 
+/* The slot that input i contributes to; NULL if its gradient is not asked for. */
+static ag_slot *needed_slot(const struct ag_walk *walk, const ag_node *node, int i)
+{
+    ag_slot *s = ag_walk_slot(walk, node->inputs[i]);
+    return s && s->needed && !ag_input_is_constant(node, i) ? s : NULL;
+}
+
 /* A rule's result must have its input's shape and dtype. */
 static bool check_contribution(const ag_node *node, int i, ag_var dx)
 {
@@ -90,16 +97,17 @@ static bool check_contribution(const ag_node *node, int i, ag_var dx)
         return ag_node_fail(node, AG_ERR_STATE, "the backward rule gave no gradient for %s",
                             ag_node_describe(node, i, text, sizeof text));
     const ag_tensor *x = ag_node_input_value(node, i);
-    if (result->value.dtype != x->dtype ||
-        !ag_shape_equal(ag_tensor_shape(&result->value), ag_tensor_shape(x)))
-        return ag_node_fail(node, AG_ERR_SHAPE, "the backward rule gave %s %s as gradient of %s",
+    bool same_dtype = result->value.dtype == x->dtype;
+    if (!same_dtype || !ag_shape_equal(ag_tensor_shape(&result->value), ag_tensor_shape(x)))
+        return ag_node_fail(node, same_dtype ? AG_ERR_SHAPE : AG_ERR_DTYPE,
+                            "the backward rule gave %s %s as gradient of %s",
                             ag_dtype_name(result->value.dtype),
                             ag_shape_text(ag_tensor_shape(&result->value), got, sizeof got),
                             ag_node_describe(node, i, text, sizeof text));
     return true;
 }
 
-static bool inputs_unchanged(const ag_node *node)
+static bool values_unchanged(const ag_node *node)
 {
     char text[160];
     for (int i = 0; i < node->n_inputs; i++) {
@@ -109,6 +117,10 @@ static bool inputs_unchanged(const ag_node *node)
                            "backward: %s was changed after %s had used it",
                            ag_describe(node->inputs[i], text, sizeof text), node->op->name);
     }
+    if (node->base->version != node->made_at)
+        return ag_fail(node->self.context, AG_ERR_STATE,
+                       "backward: %s was changed after %s had made it",
+                       ag_describe(node->self, text, sizeof text), node->op->name);
     return true;
 }
 
@@ -116,13 +128,15 @@ static bool inputs_unchanged(const ag_node *node)
 static bool call_rule(struct ag_walk *walk, const ag_node *node, ag_var dy, ag_var *dx)
 {
     bool fused = !walk->recording && node->op->vjp_fused;
-    if (!inputs_unchanged(node))
+    if (!values_unchanged(node))
         return false;
     for (int i = 0; i < node->n_inputs; i++)
         dx[i] = AG_NONE;
+    ag_tape_lock lock = ag_tape_lock_now(walk->tape);
     (fused ? node->op->vjp_fused : node->op->vjp)(node, dy, dx);
+    ag_tape_unlock(walk->context, node->op->name, lock);
     for (int i = 0; i < node->n_inputs; i++)
-        if (ag_walk_needs(walk, node->inputs[i]) && !check_contribution(node, i, dx[i]))
+        if (needed_slot(walk, node, i) && !check_contribution(node, i, dx[i]))
             return false;
     return !walk->context->error;
 }
@@ -132,8 +146,8 @@ static bool record_node(struct ag_walk *walk, const ag_node *node, ag_var dy, ag
     if (!call_rule(walk, node, dy, dx))
         return false;
     for (int i = 0; i < node->n_inputs; i++) {
-        ag_slot *s = ag_walk_slot(walk, node->inputs[i]);
-        if (!s->needed)
+        ag_slot *s = needed_slot(walk, node, i);
+        if (!s)
             continue;
         s->var = s->full ? ag_add(s->var, dx[i]) : dx[i];
         s->full = true;
@@ -161,8 +175,8 @@ static bool distribute(struct ag_walk *walk, const ag_node *node, uint32_t first
 {
     for (int pass = 0; pass < 2; pass++)
         for (int i = 0; i < node->n_inputs; i++) {
-            ag_slot *s = ag_walk_slot(walk, node->inputs[i]);
-            if (!s->needed || ag_is_none(dx[i]))
+            ag_slot *s = needed_slot(walk, node, i);
+            if (!s || ag_is_none(dx[i]))
                 continue;
             const ag_tensor *x = &ag_node_find(dx[i])->value;
             ag_node *owner = owner_of(walk->tape, first, x);
@@ -188,13 +202,10 @@ static void forget(struct ag_walk *walk, const ag_node *node, uint32_t first)
         if (made->owns_data)
             ag_memory_recycle(walk->context, made->value.data, ag_tensor_bytes(&made->value));
     }
-    bool own = false; /* only a rule of the user's may have kept handles */
-    for (int i = 0; i < ag_op_count() && !own; i++)
-        own = node->op == ag_op_at(i);
-    if (own)
-        tape->step.count = first;
-    else
+    if (node->users_op) /* its rule may have kept handles: they get an old generation */
         ag_tape_truncate(tape, first);
+    else
+        tape->step.count = first;
 }
 
 /* dy's buffer belongs to the variable that the rule sees, unless the gradient
@@ -263,7 +274,7 @@ static ag_var *contributions(struct ag_walk *walk, const ag_node *node, ag_var *
 static bool any_input_needed(const struct ag_walk *walk, const ag_node *node)
 {
     for (int i = 0; i < node->n_inputs; i++)
-        if (ag_walk_needs(walk, node->inputs[i]))
+        if (needed_slot(walk, node, i))
             return true;
     return false;
 }

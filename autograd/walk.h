@@ -11,6 +11,7 @@ typedef struct ag_slot {
     bool full;
     bool needed; /* does it depend on a variable whose gradient is asked for? */
     bool kept;   /* is it asked for itself? */
+    bool given;  /* ag_grad: a variable for it was handed out */
 } ag_slot;
 
 struct ag_walk {

@@ -133,7 +133,8 @@ static void name_trace(const ag_attention *attention, const ag_attention_trace *
     name_step(attention, trace->k, "k");
     name_step(attention, trace->v, "v");
     name_step(attention, trace->scores, "scores");
-    name_step(attention, trace->weights, "weights");
+    if (trace->weights.index != trace->scores.index) /* without a normaliser they are the same */
+        name_step(attention, trace->weights, "weights");
     name_step(attention, trace->mixed, "mixed");
 }
 

@@ -54,7 +54,8 @@ AG_API ag_var ag_params_find(const ag_params *params, const char *name); /* abse
 AG_API int64_t ag_params_size(const ag_params *params);                  /* numbers in all */
 AG_API void ag_params_clear_gradients(ag_params *params);
 
-/* The Euclidean norm of all gradients together; absent ones count as 0. */
+/* The Euclidean norm of all gradients together; absent ones count as 0. NaN
+ * while there is an error. */
 AG_API double ag_params_gradient_norm(const ag_params *params);
 
 /* Where that norm exceeds max_norm, multiplies every gradient by max_norm /
@@ -99,7 +100,7 @@ typedef struct ag_attention_options {
     int64_t d_out; /* with output projection: its size; default none */
     bool bias;     /* of q, k, v (and the projection); default none. Softmax undoes b_k */
     bool causal;   /* token i attends to tokens 0 .. i only; default all */
-    double scale;  /* of the scores; default 1 / sqrt(d_k); 1 is the tutorial's */
+    double scale;  /* of the scores; default (0) 1 / sqrt(d_k); 1 is the tutorial's */
     ag_normalizer normalizer;
     ag_init init; /* of the matrices; default LECUN_NORMAL */
 } ag_attention_options;
@@ -138,7 +139,8 @@ typedef struct ag_attention_mask {
 } ag_attention_mask;
 
 /* AG_ERR_ARGUMENT: d_in, d_k or d_v below 1, other sizes negative, an unknown
- * normalizer, a scale that is not finite. */
+ * normalizer, a scale that is not finite. After an error the layer is empty,
+ * and the list of parameters as it was. */
 AG_API bool ag_attention_init(ag_attention *attention, ag_params *params, const char *name,
                               const ag_attention_options *options);
 
@@ -159,7 +161,9 @@ typedef struct ag_sgd_options {
 } ag_sgd_options;
 
 /* Kingma, Ba 2015:  m = beta1 m + (1 - beta1) g     v = beta2 v + (1 - beta2) g^2
- *   p -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon) */
+ *   p -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
+ * with t the number of this parameter's updates. An option of 0 stands for its
+ * default. */
 typedef struct ag_adam_options {
     double lr;           /* required */
     double beta1, beta2; /* default 0.9, 0.999 */

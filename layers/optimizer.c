@@ -5,8 +5,8 @@
  *           p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
  *   AdamW   the same, and p = p - lr weight_decay p with the p from before
  *
- * t counts the steps of the optimiser. A parameter without a gradient is left
- * out of a step and keeps its u, or m and v. */
+ * t counts the updates of a parameter. One without a gradient is left out of a
+ * step and keeps its u, or m, v and t. */
 #include "internal.h"
 
 #include <math.h>
@@ -15,6 +15,7 @@
 /* What is remembered of one parameter: u, or m and v. NULL where not needed. */
 typedef struct moments {
     ag_tensor *first, *second;
+    int64_t steps; /* of this parameter: t in Adam's formulas */
 } moments;
 
 typedef enum method { METHOD_SGD, METHOD_ADAM } method;
@@ -64,7 +65,7 @@ static bool extend_state(ag_optimizer *optimizer)
     bool first = adam || optimizer->sgd.momentum > 0, second = adam;
     while (optimizer->count < count) {
         ag_var p = optimizer->params->entries[optimizer->count].var;
-        moments made = { NULL, NULL };
+        moments made = { 0 };
         if ((first && !(made.first = zeros_like(p))) || (second && !(made.second = zeros_like(p))))
             return false;
         optimizer->state[optimizer->count++] = made;
@@ -92,8 +93,8 @@ static bool check_start(const ag_params *params, const char *operation, const vo
     if (!options)
         return ag_fail(params->context, AG_ERR_ARGUMENT, "%s: options is NULL", operation);
     if (!(*lr > 0) || !isfinite(*lr)) {
-        return ag_fail(params->context, AG_ERR_ARGUMENT, "%s: lr is %g, but must be above 0",
-                       operation, *lr);
+        return ag_fail(params->context, AG_ERR_ARGUMENT,
+                       "%s: lr is %g, but must be a finite number above 0", operation, *lr);
     }
     return true;
 }
@@ -131,8 +132,8 @@ static ag_optimizer *new_adam(ag_params *params, const char *name, const ag_adam
         !check_decay_rate(params->context, name, "beta2", o.beta2))
         return NULL;
     if (!(o.epsilon > 0) || !isfinite(o.epsilon)) {
-        ag_fail(params->context, AG_ERR_ARGUMENT, "%s: epsilon is %g, but must be above 0", name,
-                o.epsilon);
+        ag_fail(params->context, AG_ERR_ARGUMENT,
+                "%s: epsilon is %g, but must be a finite number above 0", name, o.epsilon);
         return NULL;
     }
     if (!isfinite(o.weight_decay)) {
@@ -207,7 +208,7 @@ static bool check_step(const ag_optimizer *optimizer)
     return true;
 }
 
-static bool update(ag_optimizer *optimizer, ag_var parameter, const moments *state)
+static bool update(ag_optimizer *optimizer, ag_var parameter, moments *state)
 {
     ag_context *context = parameter.context;
     const ag_tensor *g = ag_gradient(parameter);
@@ -217,14 +218,15 @@ static bool update(ag_optimizer *optimizer, ag_var parameter, const moments *sta
     if (optimizer->method == METHOD_SGD)
         return ag_compute_sgd(context, p, g, state->first, optimizer->lr, optimizer->sgd.momentum);
     const ag_adam_options *o = &optimizer->adam;
+    state->steps++;
     const ag_adam_step step = {
         .lr = optimizer->lr,
         .beta1 = o->beta1,
         .beta2 = o->beta2,
         .epsilon = o->epsilon,
         .weight_decay = o->weight_decay,
-        .correction1 = 1 - power(o->beta1, optimizer->steps),
-        .correction2 = 1 - power(o->beta2, optimizer->steps),
+        .correction1 = 1 - power(o->beta1, state->steps),
+        .correction2 = 1 - power(o->beta2, state->steps),
     };
     return ag_compute_adam(context, p, g, state->first, state->second, &step);
 }

@@ -139,6 +139,8 @@ void ag_params_clear_gradients(ag_params *params)
 double ag_params_gradient_norm(const ag_params *params)
 {
     double sum = 0;
+    if (params && ag_status(params->context) != AG_OK)
+        return NAN;
     for (int i = 0; i < ag_params_count(params); i++) {
         const ag_tensor *g = ag_gradient(params->entries[i].var);
         if (g)

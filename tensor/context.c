@@ -124,6 +124,11 @@ ag_memory_usage ag_context_memory(const ag_context *context)
     };
 }
 
+const char *ag_version(void)
+{
+    return AG_VERSION;
+}
+
 /* ---- Errors ---- */
 
 ag_error ag_status(const ag_context *context)
@@ -138,7 +143,7 @@ const char *ag_error_message(const ag_context *context)
 
 void ag_error_clear(ag_context *context)
 {
-    if (!context)
+    if (!context || context->in_callback)
         return;
     context->error = AG_OK;
     context->message[0] = '\0';
@@ -180,7 +185,19 @@ bool ag_fail(ag_context *context, ag_error error, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(context->message, sizeof context->message, format, arguments);
     va_end(arguments);
-    if (context->on_error)
+    if (context->on_error) {
+        context->in_callback = true;
         context->on_error(error, context->message, context->on_error_user);
+        context->in_callback = false;
+    }
     return false;
+}
+
+void ag_error_append(ag_context *context, const char *format, ...)
+{
+    size_t used = strlen(context->message);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(context->message + used, sizeof context->message - used, format, arguments);
+    va_end(arguments);
 }

@@ -79,24 +79,11 @@ static void copy_elements(ag_tensor *to, const ag_tensor *from)
     }
 }
 
-/* The bytes that a tensor with elements spans: first .. end - 1. */
-static void extent(const ag_tensor *x, uintptr_t *first, uintptr_t *end)
-{
-    int64_t low = 0, high = 0, size = (int64_t)ag_dtype_size(x->dtype);
-    for (int i = 0; i < x->rank; i++) {
-        int64_t reach = (x->dims[i] - 1) * x->strides[i];
-        low += reach < 0 ? reach : 0;
-        high += reach > 0 ? reach : 0;
-    }
-    *first = (uintptr_t)x->data + (uintptr_t)(low * size);
-    *end = (uintptr_t)x->data + (uintptr_t)((high + 1) * size);
-}
-
 static bool overlap(const ag_tensor *a, const ag_tensor *b)
 {
     uintptr_t a_first, a_end, b_first, b_end;
-    extent(a, &a_first, &a_end);
-    extent(b, &b_first, &b_end);
+    ag_tensor_extent(a, &a_first, &a_end);
+    ag_tensor_extent(b, &b_first, &b_end);
     return a_first < b_end && b_first < a_end;
 }
 

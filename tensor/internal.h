@@ -35,11 +35,15 @@ struct ag_context {
 
     ag_error error;
     char message[512];
+    bool in_callback; /* on_error is running */
 
     const struct ag_kernels *kernels; /* of the instruction set in use */
     struct ag_pool *pool;             /* threads.c; NULL for one thread */
     struct ag_tape *tape;             /* belongs to the floor above, lives in keep */
 };
+
+/* Adds to the message of the error that was just recorded. */
+void ag_error_append(ag_context *context, const char *format, ...) AG_PRINTF(2, 3);
 
 /* ---- Memory (memory.c) ------------------------------------------------- */
 
@@ -81,6 +85,13 @@ bool ag_tensor_allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtyp
 
 /* The bytes of x's elements, were they contiguous. */
 size_t ag_tensor_bytes(const ag_tensor *x);
+
+/* Whether a struct can be a tensor at all: rank, sizes, dtype and data. Anyone
+ * may have made it. */
+bool ag_tensor_is_valid(const ag_tensor *x);
+
+/* The bytes from the first to behind the last element; needs an element. */
+void ag_tensor_extent(const ag_tensor *x, uintptr_t *first, uintptr_t *end);
 
 /* A contiguous tensor over given memory. */
 ag_tensor ag_tensor_over(void *data, ag_dtype dtype, ag_shape shape);
@@ -124,7 +135,7 @@ const struct ag_kernels *ag_kernels_choose(ag_context *context);
 /* clang-format off */
 typedef enum ag_unary {
     AG_UNARY_NEG, AG_UNARY_SQUARE, AG_UNARY_SQRT, AG_UNARY_RSQRT, AG_UNARY_RECIPROCAL,
-    AG_UNARY_EXP, AG_UNARY_LOG, AG_UNARY_SIN, AG_UNARY_COS, AG_UNARY_TANH, AG_UNARY_ERF,
+    AG_UNARY_EXP, AG_UNARY_LOG, AG_UNARY_SIN, AG_UNARY_COS, AG_UNARY_TANH, AG_UNARY_ERF, AG_UNARY_ERFC,
     AG_UNARY_SIGMOID, AG_UNARY_SOFTPLUS, AG_UNARY_RELU, AG_UNARY_GELU, AG_UNARY_GELU_TANH,
     AG_UNARY_SILU, AG_UNARY_ABS, AG_UNARY_SIGN,
     AG_UNARY_SCALE, /* parameter x */

@@ -185,6 +185,10 @@ ag_memory_mark ag_memory_mark_step(const ag_context *context)
 /* Buffers recycled since the mark may lie behind it, so the free lists are dropped. */
 void ag_memory_rewind_step(ag_context *context, ag_memory_mark mark)
 {
+    if (mark.chunk)
+        POISON(mark.chunk->data + mark.used, mark.chunk->size - mark.used);
+    for (ag_chunk *c = mark.chunk ? mark.chunk->next : context->step.first; c; c = c->next)
+        POISON(c->data, c->size);
     context->step.current = mark.chunk;
     context->step.used = mark.used;
     context->step.in_use = mark.in_use;

@@ -111,22 +111,11 @@ static void print_axis(const printer *p, int axis, int64_t offset)
     fputc(']', p->file);
 }
 
-/* Is this a tensor that can be read at all? */
-static bool readable(const ag_tensor *tensor)
-{
-    if (tensor->rank < 0 || tensor->rank > AG_MAX_RANK || ag_dtype_size(tensor->dtype) == 0)
-        return false;
-    for (int i = 0; i < tensor->rank; i++)
-        if (tensor->dims[i] < 0)
-            return false;
-    return tensor->data || ag_tensor_count(tensor) == 0;
-}
-
 void ag_tensor_print(const ag_tensor *tensor, FILE *file)
 {
     if (!file)
         return;
-    if (!tensor || !readable(tensor)) {
+    if (!ag_tensor_is_valid(tensor)) {
         fputs(tensor ? "(not a tensor)\n" : "(null)\n", file);
         return;
     }

@@ -195,6 +195,28 @@ int64_t ag_tensor_count(const ag_tensor *tensor)
     return count;
 }
 
+bool ag_tensor_is_valid(const ag_tensor *x)
+{
+    if (!x || x->rank < 0 || x->rank > AG_MAX_RANK || ag_dtype_size(x->dtype) == 0)
+        return false;
+    for (int i = 0; i < x->rank; i++)
+        if (x->dims[i] < 0)
+            return false;
+    return x->data || ag_tensor_count(x) == 0;
+}
+
+void ag_tensor_extent(const ag_tensor *x, uintptr_t *first, uintptr_t *end)
+{
+    int64_t low = 0, high = 0, size = (int64_t)ag_dtype_size(x->dtype);
+    for (int i = 0; i < x->rank; i++) {
+        int64_t reach = (x->dims[i] - 1) * x->strides[i];
+        low += reach < 0 ? reach : 0;
+        high += reach > 0 ? reach : 0;
+    }
+    *first = (uintptr_t)x->data + (uintptr_t)(low * size);
+    *end = (uintptr_t)x->data + (uintptr_t)((high + 1) * size);
+}
+
 size_t ag_tensor_bytes(const ag_tensor *x)
 {
     return (size_t)ag_tensor_count(x) * ag_dtype_size(x->dtype);
@@ -251,7 +273,7 @@ static void write_element(ag_tensor *tensor, int64_t offset, double value)
 
 static bool offset_of_index(const ag_tensor *tensor, const int64_t *index, int64_t *offset)
 {
-    if (!tensor || (!index && tensor->rank > 0))
+    if (!ag_tensor_is_valid(tensor) || (!index && tensor->rank > 0))
         return false;
     *offset = 0;
     for (int i = 0; i < tensor->rank; i++) {
@@ -264,7 +286,7 @@ static bool offset_of_index(const ag_tensor *tensor, const int64_t *index, int64
 
 static bool offset_of_place(const ag_tensor *tensor, int64_t k, int64_t *offset)
 {
-    if (k < 0 || k >= ag_tensor_count(tensor))
+    if (!ag_tensor_is_valid(tensor) || k < 0 || k >= ag_tensor_count(tensor))
         return false;
     *offset = 0;
     for (int i = tensor->rank - 1; i >= 0; i--) {

@@ -20,6 +20,7 @@
 #include <stdio.h>
 
 #ifdef __cplusplus
+#include <initializer_list>
 extern "C" {
 #endif
 
@@ -33,6 +34,8 @@ extern "C" {
 
 #define AG_VERSION "0.1.0"
 #define AG_MAX_RANK 8
+
+AG_API const char *ag_version(void); /* of the library that runs: "0.1.0" */
 
 typedef struct ag_context ag_context;
 
@@ -54,7 +57,8 @@ typedef enum ag_error {
     AG_ERR_THREAD    /* a thread cannot be started */
 } ag_error;
 
-/* Called at the moment an error happens: a place for a breakpoint. */
+/* Called at the moment an error happens: a place for a breakpoint. While it
+ * runs, ag_error_clear and ag_tape_reset do nothing. */
 typedef void (*ag_error_callback)(ag_error error, const char *message, void *user);
 
 /* Where memory comes from. allocate returns NULL when there is none, and
@@ -136,9 +140,13 @@ typedef struct ag_shape {
 AG_API ag_shape ag_shape_make(int rank, const int64_t *dims);
 
 /* AG_SHAPE(2, 3) is a matrix of two rows, AG_SCALAR has rank 0. */
+#ifdef __cplusplus
+#define AG_SHAPE(...) ag_shape_list({ __VA_ARGS__ })
+#else
 #define AG_SHAPE(...)                                                          \
     ag_shape_make((int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), \
                   (int64_t[]){ __VA_ARGS__ })
+#endif
 #define AG_SCALAR ag_shape_make(0, NULL)
 
 /* The number of elements: the product of the dims, 1 for rank 0; at most INT64_MAX, and 0 if a
@@ -274,6 +282,11 @@ AG_API bool ag_random_fill_integer(ag_context *context, ag_random *random, ag_te
                                    int64_t end);
 
 #ifdef __cplusplus
+}
+
+inline ag_shape ag_shape_list(std::initializer_list<int64_t> dims)
+{
+    return ag_shape_make((int)dims.size(), dims.begin());
 }
 #endif
 

@@ -8,6 +8,8 @@ static bool ready(ag_context *context, const char *operation, const ag_tensor *x
         return false;
     if (!x || !view)
         return ag_fail(context, AG_ERR_ARGUMENT, "%s: the tensor is NULL", operation);
+    if (!ag_tensor_is_valid(x))
+        return ag_fail(context, AG_ERR_ARGUMENT, "%s: this is no tensor", operation);
     return true;
 }
 

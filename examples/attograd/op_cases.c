@@ -35,6 +35,7 @@ F(sin, ag_sin(x[0]))
 F(cos, ag_cos(x[0]))
 F(tanh, ag_tanh(x[0]))
 F(erf, ag_erf(x[0]))
+F(erfc, ag_erfc(x[0]))
 F(sigmoid, ag_sigmoid(x[0]))
 F(softplus, ag_softplus(x[0]))
 F(relu, ag_relu(x[0]))
@@ -98,6 +99,8 @@ static ag_var labels_of(ag_context *c)
 }
 
 F(where, ag_where(mask_of(c), x[0], x[1]))
+F(where_itself, ag_where(ag_relu(x[0]), x[0], x[1]))
+F(masked_fill_itself, ag_masked_fill(x[0], ag_relu(x[0]), 0.7))
 F(masked_fill, ag_masked_fill(x[0], mask_of(c), 0.7))
 F(masked_softmax, ag_softmax(ag_masked_fill(x[0], mask_of(c), -INFINITY), -1))
 F(gather_rows, ag_gather_rows(x[0], rows_of(c)))
@@ -164,6 +167,7 @@ static const ag_op_case cases[] = {
     { "cos", "cos", f_cos, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "tanh", "tanh", f_tanh, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "erf", "erf", f_erf, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "erfc", "erfc", f_erfc, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "sigmoid", "sigmoid", f_sigmoid, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "softplus", "softplus", f_softplus, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "relu", "relu", f_relu, false, 1, { MATRIX(AG_NONZERO, 3, 4) } },
@@ -176,6 +180,8 @@ static const ag_op_case cases[] = {
     { "greater", "greater", f_greater, true, 2, { MATRIX(AG_ANY, 3, 4), VECTOR(AG_ANY, 4) } },
     { "argmax", "argmax", f_argmax, true, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "where", "where", f_where, false, 2, { MATRIX(AG_ANY, 3, 4), CUBE(AG_ANY, 2, 1, 1) } },
+    { "where/itself", "where", f_where_itself, false, 2, { MATRIX(AG_NONZERO, 3, 4), MATRIX(AG_ANY, 3, 4) } },
+    { "masked_fill/itself", "masked_fill", f_masked_fill_itself, false, 1, { MATRIX(AG_NONZERO, 3, 4) } },
     { "masked_fill", "masked_fill", f_masked_fill, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "cast", "cast", f_cast, false, 1, { MATRIX(AG_DYADIC, 3, 4) } },
     { "sum", "sum", f_sum, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },

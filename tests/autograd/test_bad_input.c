@@ -333,7 +333,7 @@ static void faulty_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 Test(bad_input, faulty_rules)
 {
     static const ag_op faulty = { .name = "faulty", .forward = faulty_forward, .vjp = faulty_vjp };
-    static const ag_error errors[] = { AG_ERR_STATE, AG_ERR_SHAPE, AG_ERR_SHAPE, AG_ERR_ARGUMENT,
+    static const ag_error errors[] = { AG_ERR_STATE, AG_ERR_SHAPE, AG_ERR_DTYPE, AG_ERR_ARGUMENT,
                                        AG_ERR_STATE };
     static const char *const messages[] = {
         "faulty: the backward rule gave no gradient for x [2,3]",

@@ -53,6 +53,7 @@ static double unary(ag_unary kind, double x, double p)
     case AG_UNARY_COS: return cos(x);
     case AG_UNARY_TANH: return tanh(x);
     case AG_UNARY_ERF: return erf(x);
+    case AG_UNARY_ERFC: return erfc(x);
     case AG_UNARY_SIGMOID: return logistic(x);
     case AG_UNARY_SOFTPLUS: return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x));
     case AG_UNARY_RELU: return x > 0 ? x : 0;
