@@ -270,3 +270,23 @@ Test(optimizer, a_step_makes_earlier_forwards_stale)
     cr_expect_null(ag_gradient(p));
     ag_context_free(ctx);
 }
+
+/* t is a parameter's own: its first update has full size, however late it comes. */
+Test(optimizer, adam_corrects_a_late_parameter_by_its_own_steps)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_params *params = ag_params_new(ctx);
+    const ag_init zeros = { .kind = AG_INIT_ZEROS };
+    ag_var a = ag_params_add(params, NULL, "a", AG_SHAPE(1), zeros);
+    ag_var b = ag_params_add(params, NULL, "b", AG_SHAPE(1), zeros);
+    ag_optimizer *adam = ag_adam_new(params, &(ag_adam_options){ .lr = 0.1 });
+    for (int step = 0; step < 100; step++) {
+        ag_backward(ag_sum(a, AG_ALL, 0));
+        cr_assert(ag_optimizer_step(adam));
+        ag_tape_reset(ctx);
+    }
+    ag_backward(ag_sum(b, AG_ALL, 0));
+    cr_assert(ag_optimizer_step(adam));
+    cr_expect(fabs(ag_item(b) + 0.1) < 1e-8, "the first step is lr: %g", ag_item(b));
+    ag_context_free(ctx);
+}
