@@ -1,0 +1,109 @@
+/* attograd check: a line a case, JSON in the promised form, exit status. */
+#include "program.h"
+#include "../../examples/attograd/cases.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int lines_in(const char *text)
+{
+    int lines = 0;
+    for (; *text; text++)
+        lines += *text == '\n';
+    return lines;
+}
+
+Test(check, all_cases_pass)
+{
+    ag_test_run run = ag_test_program("check", NULL);
+    cr_expect_eq(run.status, 0);
+    cr_expect(!strstr(run.output, "FAIL"));
+    cr_expect_eq(lines_in(run.output), ag_case_count() + 2, "a line a case, and two at the end");
+    char last[64];
+    snprintf(last, sizeof last, "%d cases: %d passed, 0 failed", ag_case_count(), ag_case_count());
+    cr_expect(strstr(run.output, last), "%s", run.output);
+    ag_test_run_free(&run);
+}
+
+/* Each line is exactly what was promised, with nothing before, between or after. */
+static void expect_case_line(char *line)
+{
+    char name[128], kind[8], worst[32], at[128], verdict[8];
+    int entries = -1, used = 0;
+    int read =
+        sscanf(line,
+               "{\"case\":\"%127[^\"]\",\"kind\":\"%7[^\"]\",\"entries\":%d,\"worst\":%31[^,],"
+               "\"at\":\"%127[^\"]\",\"verdict\":\"%7[^\"]\"}%n",
+               name, kind, &entries, worst, at, verdict, &used);
+    cr_expect(read == 6 && line[used] == '\0', "%s", line);
+    cr_expect(!strcmp(kind, "op") || !strcmp(kind, "layer"), "%s", line);
+    cr_expect(!strcmp(verdict, "pass") && entries > 0 && atof(worst) <= 1.0, "%s", line);
+}
+
+Test(check, json_of_one_operation)
+{
+    ag_test_run run = ag_test_program("check softmax --json", NULL);
+    cr_expect_eq(run.status, 0);
+    int cases = 0, counted = -1, passed = -1, failed = -1, used = 0;
+    double seconds = -1;
+    char *next, *line = run.output;
+    for (; (next = strchr(line, '\n')); line = next + 1) {
+        *next = '\0';
+        if (!strncmp(line, "{\"case\"", 7)) {
+            expect_case_line(line);
+            cases++;
+        } else {
+            int read = sscanf(line,
+                              "{\"event\":\"done\",\"cases\":%d,\"passed\":%d,\"failed\":%d,"
+                              "\"seconds\":%lf}%n",
+                              &counted, &passed, &failed, &seconds, &used);
+            cr_expect(read == 4 && line[used] == '\0', "%s", line);
+        }
+    }
+    cr_expect(*line == '\0', "the output ends with a line");
+    cr_expect(cases == 6 && counted == 6 && passed == 6 && failed == 0 && seconds >= 0,
+              "softmax, softmax/first and softmax/masked, in two orders: %d", cases);
+    ag_test_run_free(&run);
+}
+
+Test(check, operations_without_a_gradient)
+{
+    ag_test_run run = ag_test_program("check argmax", NULL);
+    cr_expect_eq(run.status, 0);
+    cr_expect(strstr(run.output, "has no gradient"));
+    ag_test_run_free(&run);
+}
+
+Test(check, unknown_case_and_option)
+{
+    ag_test_run run = ag_test_program("check sofmax", NULL);
+    cr_expect_eq(run.status, 2);
+    cr_expect_eq(lines_in(run.errors), 1);
+    cr_expect(strstr(run.errors, "unknown case 'sofmax'") && strstr(run.errors, "softmax/masked"));
+    cr_expect_str_empty(run.output);
+    ag_test_run_free(&run);
+    run = ag_test_program("check --jsn", NULL);
+    cr_expect_eq(run.status, 2);
+    cr_expect(strstr(run.errors, "--json"), "%s", run.errors);
+    ag_test_run_free(&run);
+}
+
+/* A case that does not hold makes the verdict: one whose function gives no result. */
+static ag_var nothing(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    (void)ctx, (void)x, (void)n, (void)user;
+    return AG_NONE;
+}
+
+Test(check, a_case_can_fail)
+{
+    const ag_op_case wrong = {
+        .name = "wrong", .covers = "add", .f = nothing, .n = 1, .inputs = { { AG_ANY, 1, { 3 } } }
+    };
+    ag_case_result result = { .name = "wrong", .passed = true };
+    ag_op_case_run(&wrong, false, &result);
+    cr_expect(!result.passed);
+    cr_expect(strstr(result.message, "no result"), "%s", result.message);
+}
