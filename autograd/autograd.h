@@ -297,10 +297,11 @@ AG_API ag_var ag_cross_entropy_with(ag_var logits, ag_var labels,
                                     const ag_cross_entropy_options *options);
 
 /* -t log s(x) - (1 - t) log(1 - s(x)) with s the sigmoid, computed as
- * t softplus(-x) + (1 - t) softplus(x). targets have the shape of logits, values in [0, 1]. */
+ * t softplus(-x) + (1 - t) softplus(x): the mean or sum over all elements. targets
+ * have the shape of logits, values in [0, 1]. */
 AG_API ag_var ag_binary_cross_entropy(ag_var logits, ag_var targets, ag_reduction reduction);
 
-/* (x - target)^2, of one shape. */
+/* The mean of (x - target)^2 over all elements, of two variables of one shape. */
 AG_API ag_var ag_mean_squared_error(ag_var x, ag_var target);
 
 /* ---- 4  An operation of your own --------------------------------------- */

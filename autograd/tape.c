@@ -151,10 +151,8 @@ ag_node *ag_node_require(ag_context *context, const char *operation, ag_var v)
         ag_fail(context, AG_ERR_ARGUMENT,
                 "%s: a variable is the result of an operation that had failed", operation);
     else if (!node)
-        ag_fail(context, AG_ERR_STATE,
-                "%s: a variable belongs to a step that was reset (generation %u, now %u)",
-                operation, (unsigned)v.generation,
-                context->tape ? (unsigned)context->tape->generation : 0u);
+        ag_fail(context, AG_ERR_STATE, "%s: a variable belongs to a step that was reset",
+                operation);
     else
         return node;
     return NULL;

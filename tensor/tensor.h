@@ -196,7 +196,7 @@ AG_API double ag_tensor_get(const ag_tensor *tensor, const int64_t *index);
 /* Sets one element; false if the tensor is NULL or the index out of range. */
 AG_API bool ag_tensor_set(ag_tensor *tensor, const int64_t *index, double value);
 
-/* The k-th element in row-major order. */
+/* The k-th element in row-major order; NaN or false out of range. */
 AG_API double ag_tensor_at(const ag_tensor *tensor, int64_t k);
 AG_API bool ag_tensor_put(ag_tensor *tensor, int64_t k, double value);
 

@@ -74,10 +74,18 @@ void ag_case_run(int i, ag_case_result *result)
 
 /* ---- The command ---- */
 
-/* "softmax" asks for softmax, softmax/first and so on; "softmax/first" for one. */
-static bool asked_for(const char *asked, const char *name)
+/* What a case is called: "softmax/first/second" checks softmax/first in second order. */
+static void full_name(const char *name, bool second, char *text, size_t size)
 {
+    snprintf(text, size, "%s%s", name, second ? "/second" : "");
+}
+
+/* "softmax" asks for softmax, softmax/first, softmax/second and so on. */
+static bool asked_for(const char *asked, int i)
+{
+    char name[64];
     size_t length = strlen(asked);
+    full_name(ag_case_name(i), is_second_order(i), name, sizeof name);
     return !strncmp(asked, name, length) && (name[length] == '\0' || name[length] == '/');
 }
 
@@ -93,7 +101,7 @@ static int unknown_case(const char *asked)
 static void print_text(const ag_case_result *result, bool second)
 {
     char name[64];
-    snprintf(name, sizeof name, "%s%s", result->name, second ? " (second order)" : "");
+    full_name(result->name, second, name, sizeof name);
     printf("%-4s  %-5s  %-44s %6lld entries  ", result->passed ? "pass" : "FAIL", result->kind,
            name, (long long)result->entries);
     if (result->message[0])
@@ -119,7 +127,7 @@ static void print_json_string(const char *text)
 static void print_json(const ag_case_result *result, bool second)
 {
     char name[64];
-    snprintf(name, sizeof name, "%s%s", result->name, second ? " (second order)" : "");
+    full_name(result->name, second, name, sizeof name);
     printf("{\"case\":");
     print_json_string(name);
     printf(",\"kind\":\"%s\",\"entries\":%lld,\"worst\":", result->kind,
@@ -152,7 +160,7 @@ int ag_cmd_check(int argc, char **argv)
     int count = 0, passed = 0;
     double start = now();
     for (int i = 0; i < ag_case_count(); i++) {
-        if (words == 1 && !asked_for(asked, ag_case_name(i)))
+        if (words == 1 && !asked_for(asked, i))
             continue;
         ag_case_result result;
         ag_case_run(i, &result);

@@ -112,6 +112,8 @@ static int gather_inputs(ag_context *ctx, ag_params *params, const subject *s, a
         ag_var bias = ag_normal(ctx, &random, AG_SHAPE(TOKENS, TOKENS));
         inputs[n++] = ag_set_name(ag_require_gradient(bias), "additive");
     }
+    if (n + ag_params_count(params) > MAX_INPUTS)
+        ag_fail(ctx, AG_ERR_ARGUMENT, "check: room for %d inputs only", MAX_INPUTS);
     for (int i = 0; i < ag_params_count(params) && n < MAX_INPUTS; i++)
         inputs[n++] = ag_params_at(params, i);
     return n;

@@ -225,7 +225,6 @@ static const ag_op_case cases[] = {
     { "cross_entropy/sum", "cross_entropy", f_cross_entropy_sum, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "cross_entropy/ignore", "cross_entropy", f_cross_entropy_ignore, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "binary_cross_entropy", "softplus", f_binary_cross_entropy, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
-    { "softplus", "softplus", f_softplus, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "mean_squared_error", "square", f_mean_squared_error, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
 };
 /* clang-format on */
@@ -242,10 +241,14 @@ const ag_op_case *ag_op_case_at(int i)
 
 /* ---- Running one ---- */
 
+enum { MOST_SEPARATE = 64 };
+
 /* Fills x with numbers of a domain; scale enlarges those of AG_ANY. */
 static void draw(ag_tensor *x, ag_domain domain, double scale, ag_random *random)
 {
-    int64_t n = ag_tensor_count(x), order[64];
+    int64_t n = ag_tensor_count(x), order[MOST_SEPARATE];
+    if (domain == AG_SEPARATE && n > MOST_SEPARATE)
+        return; /* zeros: maxima of ties, which no case passes */
     if (domain == AG_SEPARATE)
         ag_random_permutation(random, n, order);
     for (int64_t k = 0; k < n; k++) {

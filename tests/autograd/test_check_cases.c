@@ -17,6 +17,13 @@ Test(check_cases, every_operation_has_one)
     cr_expect(ag_op_at(-1) == NULL && ag_op_at(ag_op_count()) == NULL);
 }
 
+Test(check_cases, names_are_unique)
+{
+    for (int i = 0; i < ag_case_count() / 2; i++)
+        for (int k = 0; k < i; k++)
+            cr_expect_str_neq(ag_case_name(i), ag_case_name(k));
+}
+
 /* A case must run the operation that it says it covers, or the test above is hollow. */
 Test(check_cases, every_case_runs_its_operation)
 {

@@ -68,6 +68,16 @@ Test(check, json_of_one_operation)
     ag_test_run_free(&run);
 }
 
+/* What JSON calls a case is what the command line calls it. */
+Test(check, one_case_in_second_order)
+{
+    ag_test_run run = ag_test_program("check softmax/first/second --json", NULL);
+    cr_expect_eq(run.status, 0);
+    cr_expect(strstr(run.output, "{\"case\":\"softmax/first/second\","), "%s", run.output);
+    cr_expect_eq(lines_in(run.output), 2);
+    ag_test_run_free(&run);
+}
+
 Test(check, operations_without_a_gradient)
 {
     ag_test_run run = ag_test_program("check argmax", NULL);
