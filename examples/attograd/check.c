@@ -2,9 +2,9 @@
 #include "cases.h"
 #include "commands.h"
 #include "options.h"
+#include "report.h"
 
 #include <string.h>
-#include <time.h>
 
 /* ---- All cases: each of the tables in first order, then in second ---- */
 
@@ -141,13 +141,6 @@ static void print_json(const ag_case_result *result, bool second)
     printf(",\"verdict\":\"%s\"}\n", result->passed ? "pass" : "fail");
 }
 
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 int ag_cmd_check(int argc, char **argv)
 {
     bool json = false;
@@ -158,7 +151,7 @@ int ag_cmd_check(int argc, char **argv)
     if (words < 0)
         return 2;
     int count = 0, passed = 0;
-    double start = now();
+    double start = ag_report_now();
     for (int i = 0; i < ag_case_count(); i++) {
         if (words == 1 && !asked_for(asked, i))
             continue;
@@ -171,7 +164,7 @@ int ag_cmd_check(int argc, char **argv)
     }
     if (count == 0)
         return unknown_case(asked);
-    double seconds = now() - start;
+    double seconds = ag_report_now() - start;
     if (json)
         printf("{\"event\":\"done\",\"cases\":%d,\"passed\":%d,\"failed\":%d,\"seconds\":%.3f}\n",
                count, passed, count - passed, seconds);

@@ -7,12 +7,11 @@
  * what comes after it is computed again. */
 #include "commands.h"
 #include "explain.h"
-#include "options.h"
+#include "heatmap.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Beyond what rounding and the step of the differences explain. */
 #define LARGEST_ALLOWED 1e-8
@@ -287,7 +286,7 @@ static void draw(ag_random *random, ag_matrix *m)
 
 static void draw_numbers(ag_explanation *e)
 {
-    ag_random random = ag_random_stream((uint64_t)e->seed, "explain", 0);
+    ag_random random = ag_random_stream(e->seed.value, "explain", 0);
     for (int i = INPUTS; i <= W_V; i++)
         draw(&random, &e->value[i]);
     draw(&random, &e->target);
@@ -302,19 +301,12 @@ static void compute(ag_explanation *e, ag_context *context)
     find_largest(e);
 }
 
-static bool can_be_bold(void)
-{
-    const char *no_colour = getenv("NO_COLOR"), *terminal = getenv("TERM");
-    bool plain = (no_colour && *no_colour) || (terminal && !strcmp(terminal, "dumb"));
-    return isatty(STDOUT_FILENO) && !plain;
-}
-
 int ag_cmd_explain(int argc, char **argv)
 {
-    ag_explanation e = { .seed = -1, .step = 1.0 / (1 << 18), .lr = 0.01 };
+    ag_explanation e = { .step = 1.0 / (1 << 18), .lr = 0.01 };
     bool json = false;
     const ag_option options[] = {
-        { "--seed", AG_OPTION_INTEGER, &e.seed, 0, INT64_MAX, NULL },
+        { "--seed", AG_OPTION_SEED, &e.seed, 0, 0, NULL },
         { "--json", AG_OPTION_FLAG, &json, 0, 0, NULL },
     };
     if (ag_options_read(argc, argv, options, 2, NULL, 0, "attograd explain [--seed S] [--json]") <
@@ -322,7 +314,7 @@ int ag_cmd_explain(int argc, char **argv)
         return 2;
     ag_context *context = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
     give_numbers(&e);
-    if (e.seed >= 0)
+    if (e.seed.given)
         draw_numbers(&e);
     compute(&e, context);
     if (ag_context_finish(context) != 0)
@@ -330,7 +322,7 @@ int ag_cmd_explain(int argc, char **argv)
     if (json)
         ag_explain_json(&e);
     else
-        ag_explain_print(&e, can_be_bold());
+        ag_explain_print(&e, ag_terminal_colour());
     if (e.largest < LARGEST_ALLOWED)
         return 0;
     fprintf(stderr, "attograd explain: gradients and differences disagree by %.1e\n", e.largest);

@@ -5,6 +5,8 @@
 #ifndef AG_EXAMPLES_EXPLAIN_H
 #define AG_EXAMPLES_EXPLAIN_H
 
+#include "options.h"
+
 #include <attograd.h>
 
 enum { TOKENS = 4, D_IN = 3, D_K = 2, D_V = 2 };
@@ -21,7 +23,7 @@ typedef struct ag_matrix {
 } ag_matrix;
 
 typedef struct ag_explanation {
-    int64_t seed; /* of the numbers that were given; -1: the page's own */
+    ag_seed seed; /* of the numbers; not given: the page's own */
     ag_matrix target;
 
     ag_matrix value[MATRICES];    /* from the layer's trace */

@@ -37,8 +37,8 @@ static void print_gradient(const ag_explanation *e, int which)
 void ag_explain_json(const ag_explanation *e)
 {
     printf("{\"notation\":\"one token a column\",\"seed\":");
-    if (e->seed >= 0)
-        printf("%" PRId64, e->seed);
+    if (e->seed.given)
+        printf("%" PRIu64, e->seed.value);
     else
         printf("null");
     printf(",\"loss\":%.17g,\"loss_after_a_step\":%.17g,\"learning_rate\":%.17g,\"h\":%.17g,",

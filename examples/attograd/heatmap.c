@@ -5,7 +5,10 @@
 
 #include <langinfo.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #define WIDEST 80 /* columns that every terminal has */
 
@@ -22,6 +25,25 @@ typedef struct style {
     int width; /* of a cell */
     double largest;
 } style;
+
+bool ag_terminal(void)
+{
+    const char *terminal = getenv("TERM");
+    return isatty(STDOUT_FILENO) && terminal && *terminal && strcmp(terminal, "dumb") != 0;
+}
+
+bool ag_terminal_colour(void)
+{
+    const char *no_colour = getenv("NO_COLOR");
+    return ag_terminal() && !(no_colour && *no_colour);
+}
+
+int ag_terminal_width(void)
+{
+    struct winsize size;
+    bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+    return known ? size.ws_col : WIDEST;
+}
 
 static double largest_from_row(const ag_heatmap *map, int64_t first)
 {
@@ -118,8 +140,8 @@ void ag_heatmap_draw(const ag_heatmap *map, FILE *file, bool colour)
     bool blocks = !strcmp(nl_langinfo(CODESET), "UTF-8");
     style s = { file, colour, blocks, longest_name(map) + 1, ag_heatmap_largest(map) };
     if ((map->tokens + 1) * s.width <= WIDEST) {
-        fprintf(file, "attention weights of one sequence: a row attends to columns%s\n",
-                map->last_row_answers ? "; the answer is read from row >" : "");
+        fprintf(file, "attention weights of one sequence: rows attend to columns%s\n",
+                map->last_row_answers ? "; row > answers" : "");
         draw_matrix(map, &s);
     } else {
         fprintf(file, "attention weights of one sequence, of its last token, which answers\n");

@@ -16,6 +16,14 @@ typedef struct ag_heatmap {
     bool last_row_answers; /* the other rows were never asked for anything */
 } ag_heatmap;
 
+/* Whether stdout is a terminal whose lines can be written over (TERM is set,
+ * and not "dumb"); and whether it may have colours and bold type (no NO_COLOR). */
+bool ag_terminal(void);
+bool ag_terminal_colour(void);
+
+/* The columns of stdout's terminal; 80 if it does not say. */
+int ag_terminal_width(void);
+
 /* The largest absolute weight: what the darkest cell stands for; 1 if all are 0. */
 double ag_heatmap_largest(const ag_heatmap *map);
 

@@ -14,9 +14,8 @@ static void result_text(const line *l, char *text, size_t size)
 {
     const ag_promise *p = ag_task_promise(l->task, l->positions);
     if (p->failure)
-        snprintf(text, size,
-                 "accuracy stays between %.2f and %.2f for %" PRId64 " steps: it cannot", p->low,
-                 p->high, p->steps);
+        snprintf(text, size, "accuracy is between %.2f and %.2f after %" PRId64 " steps: it cannot",
+                 p->low, p->high, p->steps);
     else if (l->task->metric == AG_ACCURACY)
         snprintf(text, size, "accuracy >= %.2f within %" PRId64 " steps", p->low, p->steps);
     else

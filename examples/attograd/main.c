@@ -6,9 +6,11 @@
 #include <attograd.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 static int version(int argc, char **argv)
 {
@@ -37,15 +39,14 @@ static const struct {
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
-static int help(int argc, char **argv)
+static int print_help(void)
 {
-    if (ag_options_read(argc, argv, NULL, 0, NULL, 0, "attograd help") < 0)
-        return 2;
     printf("usage:\n");
     for (int i = 0; i < COMMANDS; i++)
         printf("  attograd %-28s %s\n", commands[i].form, commands[i].what);
     printf("\n"
-           "options of train, each with a default that suits the task:\n"
+           "options of train, each with a default that suits the task (with sgd, those of\n"
+           "adding and regression are not tuned and often miss the target):\n"
            "  --steps N --seed S --batch N --lr X --threads N\n"
            "  --optimizer adam|sgd|adamw   --normalizer softmax|sigmoid|relu|none\n"
            "  --dtype f32|f64              --no-positions: the order of tokens is not shown\n"
@@ -53,6 +54,21 @@ static int help(int argc, char **argv)
            "  --json        one JSON object a line, and nothing else\n"
            "  --expect      exit status 1 unless the result is what the task promises\n");
     return 0;
+}
+
+static int help(int argc, char **argv)
+{
+    int words = ag_options_read(argc, argv, NULL, 0, NULL, 0, "attograd help");
+    return words < 0 ? 2 : print_help();
+}
+
+/* "attograd train --help" */
+static bool asks_for_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+            return true;
+    return false;
 }
 
 static int unknown_command(const char *word)
@@ -67,19 +83,37 @@ static int unknown_command(const char *word)
 static int run(int argc, char **argv)
 {
     if (argc == 0)
-        return help(1, (char *[]){ "help", NULL });
+        return print_help();
     if (!strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))
         argv[0] = "help";
     if (!strcmp(argv[0], "--version"))
         argv[0] = "version";
     for (int i = 0; i < COMMANDS; i++)
         if (!strcmp(commands[i].word, argv[0]))
-            return commands[i].run(argc, argv);
+            return asks_for_help(argc, argv) ? print_help() : commands[i].run(argc, argv);
     return unknown_command(argv[0]);
+}
+
+/* Gives the descriptors 0 to 2 something to stand for, so that no file that is
+ * opened later becomes one of them. Returns whether stdout was open. */
+static bool open_standard_descriptors(void)
+{
+    bool open_stdout = true;
+    for (int descriptor = 0; descriptor <= 2; descriptor++)
+        if (fcntl(descriptor, F_GETFD) < 0 && errno == EBADF) {
+            open_stdout = open_stdout && descriptor != STDOUT_FILENO;
+            if (open("/dev/null", O_RDWR) < 0) /* takes the lowest one that is free */
+                return false;
+        }
+    return open_stdout;
 }
 
 int main(int argc, char **argv)
 {
+    if (!open_standard_descriptors()) {
+        fprintf(stderr, "attograd: cannot write to standard output: it is closed\n");
+        return 1;
+    }
     setlocale(LC_CTYPE, "");  /* which characters a terminal has */
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of writing, reported below */
     int status = run(argc - 1, argv + 1);

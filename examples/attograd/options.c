@@ -30,7 +30,7 @@ static bool complain(const reader *r, const char *format, ...)
     return false;
 }
 
-char *ag_options_list(const char *const *choices, char *text, unsigned long size)
+char *ag_options_list(const char *const *choices, char *text, size_t size)
 {
     size_t used = 0;
     text[0] = '\0';
@@ -73,6 +73,21 @@ static bool read_integer(const reader *r, const ag_option *option, const char *t
     return true;
 }
 
+static bool read_seed(const reader *r, const ag_option *option, const char *text)
+{
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (end == text || *end)
+        return complain(r, "%s takes a whole number, not '%s'", option->name, text);
+    /* strtoull reads -1 as 2^64 - 1 */
+    if (errno == ERANGE || strchr(text, '-') || value > UINT64_MAX)
+        return complain(r, "%s %s is out of range; valid: 0 to %" PRIu64, option->name, text,
+                        UINT64_MAX);
+    *(ag_seed *)option->value = (ag_seed){ value, true };
+    return true;
+}
+
 static bool read_number(const reader *r, const ag_option *option, const char *text)
 {
     char *end;
@@ -105,6 +120,8 @@ static bool read_value(const reader *r, const ag_option *option, const char *tex
     switch (option->kind) {
     case AG_OPTION_INTEGER:
         return read_integer(r, option, text);
+    case AG_OPTION_SEED:
+        return read_seed(r, option, text);
     case AG_OPTION_NUMBER:
         return read_number(r, option, text);
     case AG_OPTION_CHOICE:

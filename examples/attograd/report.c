@@ -12,7 +12,7 @@
 
 #define PATH_SIZE 4096
 
-static double now(void)
+double ag_report_now(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -36,6 +36,15 @@ char *ag_report_count(int64_t n, char *text, size_t size)
 static const char *metric_name(const ag_report *r)
 {
     return r->settings->task->metric == AG_ACCURACY ? "accuracy" : "mse";
+}
+
+/* "reverse without positions" */
+static const char *run_name(const ag_report *r, char *text, size_t size)
+{
+    const ag_task *task = r->settings->task;
+    bool bag = task->positions && !r->settings->positions;
+    snprintf(text, size, "%s%s", task->name, bag ? " without positions" : "");
+    return text;
 }
 
 static bool meets_target(const ag_report *r, double value)
@@ -74,31 +83,64 @@ static bool make_folder(const char *path)
     return true;
 }
 
-/* Opens a file of the folder for writing; NULL after saying why not. */
-static FILE *open_file(const ag_report *r, const char *name)
+static bool cannot_write(const char *path, int reason)
 {
-    char path[PATH_SIZE];
-    if (!ag_report_path(r, name, path, sizeof path))
-        return NULL;
-    FILE *file = fopen(path, "w");
+    fprintf(stderr, "attograd train: --out: cannot write %s: %s\n", path, strerror(reason));
+    return false;
+}
+
+/* The name under which a picture is written, until it is whole. */
+static bool path_beside(const ag_report *r, const char *name, char *path, size_t size)
+{
+    char beside[64];
+    snprintf(beside, sizeof beside, "%s.tmp-%ld", name, (long)getpid());
+    return ag_report_path(r, beside, path, size);
+}
+
+/* A file can take the name's place if a file can be made beside it, and if
+ * the name is not that of a folder. */
+static bool can_be_written(const ag_report *r, const char *name)
+{
+    char path[PATH_SIZE], beside[PATH_SIZE];
+    struct stat found;
+    if (!ag_report_path(r, name, path, sizeof path) || !path_beside(r, name, beside, sizeof beside))
+        return false;
+    if (stat(path, &found) == 0 && S_ISDIR(found.st_mode))
+        return cannot_write(path, EISDIR);
+    FILE *file = fopen(beside, "wx");
     if (!file)
-        fprintf(stderr, "attograd train: --out: cannot write %s: %s\n", path, strerror(errno));
-    return file;
+        return cannot_write(path, errno);
+    fclose(file);
+    unlink(beside);
+    return true;
+}
+
+/* The folder, and every file that will be in it. */
+static bool prepare_folder(ag_report *r)
+{
+    static const char *const names[] = { "train.jsonl", "loss.svg", "attention.svg",
+                                         "w_q.npy",     "w_k.npy",  "w_v.npy" };
+    const char *folder = r->settings->out;
+    if (!make_folder(folder)) {
+        fprintf(stderr, "attograd train: --out: cannot make the folder %s: %s\n", folder,
+                strerror(errno));
+        return false;
+    }
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (!can_be_written(r, names[i]))
+            return false;
+    char path[PATH_SIZE];
+    if (!ag_report_path(r, names[0], path, sizeof path))
+        return false;
+    r->log = fopen(path, "w");
+    return r->log || cannot_write(path, errno);
 }
 
 bool ag_report_open(ag_report *r, const ag_settings *settings)
 {
     *r = (ag_report){ .settings = settings, .steps_to_target = -1, .value = NAN, .loss = NAN };
-    r->live = !settings->json && isatty(STDOUT_FILENO);
-    if (!settings->out)
-        return true;
-    if (!make_folder(settings->out)) {
-        fprintf(stderr, "attograd train: --out: cannot make the folder %s: %s\n", settings->out,
-                strerror(errno));
-        return false;
-    }
-    r->log = open_file(r, "train.jsonl");
-    return r->log != NULL;
+    r->live = !settings->json && ag_terminal();
+    return !settings->out || prepare_folder(r);
 }
 
 /* Sends out what was said, and notes the first time that this fails. */
@@ -169,11 +211,11 @@ static void emit_done(ag_report *r)
     snprintf(line, sizeof line,
              "{\"event\":\"done\",\"task\":\"%s\",\"metric\":\"%s\",\"value\":%s,\"target\":%s,"
              "\"reached\":%s,\"steps\":%" PRId64 ",\"steps_to_target\":%s,\"params\":%" PRId64
-             ",\"seconds\":%s,\"seed\":%" PRId64 ",\"threads\":%" PRId64 ",\"dtype\":\"%s\"}",
+             ",\"seconds\":%s,\"seed\":%" PRIu64 ",\"threads\":%" PRId64 ",\"dtype\":\"%s\"}",
              s->task->name, metric_name(r), number(r->value, value),
              number(s->task->target, target), meets_target(r, r->value) ? "true" : "false",
-             r->steps, reached_at, r->params, number(r->seconds, seconds), s->seed, s->threads,
-             ag_dtype_name(s->dtype));
+             r->steps, reached_at, r->params, number(r->seconds, seconds), s->seed.value,
+             s->threads, ag_dtype_name(s->dtype));
     emit(r, line);
 }
 
@@ -181,18 +223,20 @@ static void emit_done(ag_report *r)
 
 static void show_line(ag_report *r, int64_t step, double loss)
 {
-    double seconds = now() - r->started, speed = (double)step / fmax(seconds, 1e-9);
-    char text[32], value[32] = "-";
+    double seconds = ag_report_now() - r->started, speed = (double)step / fmax(seconds, 1e-9);
+    char line[256], text[32], value[32] = "-", left[32] = "";
     if (!isnan(r->value))
         snprintf(value, sizeof value, "%.4g", r->value);
-    printf("%sstep %5" PRId64 "  loss %-9.4g  %s %-8s  %s steps/s", r->live ? "\r" : "", step, loss,
-           metric_name(r), value, ag_report_count((int64_t)speed, text, sizeof text));
     if (r->live)
-        printf("  %.1f s left\033[K", (double)(r->settings->steps - step) / speed);
+        snprintf(left, sizeof left, "  %.1f s left", (double)(r->settings->steps - step) / speed);
+    snprintf(line, sizeof line, "step %5" PRId64 "  loss %-9.4g  %s %-8s  %s steps/s%s", step, loss,
+             metric_name(r), value, ag_report_count((int64_t)speed, text, sizeof text), left);
+    if (r->live) /* a line that wraps could not be written over */
+        printf("\r%.*s\033[K", ag_terminal_width() - 1, line);
     else
-        putchar('\n');
+        puts(line);
     flush(r);
-    r->shown = now();
+    r->shown = ag_report_now();
 }
 
 void ag_report_interrupt(const ag_report *r)
@@ -205,13 +249,20 @@ void ag_report_interrupt(const ag_report *r)
 void ag_report_start(ag_report *r, int64_t params)
 {
     r->params = params;
-    r->started = r->shown = now();
+    r->started = r->shown = ag_report_now();
+    if (r->settings->json)
+        return;
+    const ag_settings *s = r->settings;
+    char name[64];
+    printf("%s: %s, lr %.4g, batch %" PRId64 ", seed %" PRIu64 "\n", run_name(r, name, sizeof name),
+           ag_settings_optimizer(s), s->lr, s->batch, s->seed.value);
+    flush(r);
 }
 
 void ag_report_step(ag_report *r, int64_t step, double loss)
 {
     ag_curve_add(&r->training, (double)step, loss);
-    if (r->live && now() - r->shown > 0.05)
+    if (r->live && ag_report_now() - r->shown > 0.05)
         show_line(r, step, loss);
 }
 
@@ -220,7 +271,7 @@ void ag_report_evaluation(ag_report *r, int64_t step, double loss, double value)
     r->loss = loss;
     r->value = value;
     r->steps = step;
-    r->seconds = now() - r->started;
+    r->seconds = ag_report_now() - r->started;
     if (r->steps_to_target < 0 && meets_target(r, value))
         r->steps_to_target = step;
     ag_curve_add(&r->fresh, (double)step, loss);
@@ -232,11 +283,10 @@ void ag_report_evaluation(ag_report *r, int64_t step, double loss, double value)
 static void say_result(const ag_report *r)
 {
     const ag_task *task = r->settings->task;
-    char fresh[32], steps[32], params[32];
-    printf("%s%s%s: %s %.4g on %s fresh sequences after %s steps, %.2f s, %s parameters\n",
-           r->live ? "\n" : "", task->name,
-           task->positions && !r->settings->positions ? " without positions" : "", metric_name(r),
-           r->value, ag_report_count(task->last, fresh, sizeof fresh),
+    char name[64], fresh[32], steps[32], params[32];
+    printf("%s%s: %s %.4g on %s fresh sequences\nafter %s steps in %.2f s, with %s parameters\n",
+           r->live ? "\n" : "", run_name(r, name, sizeof name), metric_name(r), r->value,
+           ag_report_count(task->last, fresh, sizeof fresh),
            ag_report_count(r->steps, steps, sizeof steps), r->seconds,
            ag_report_count(r->params, params, sizeof params));
     const char *relation = task->metric == AG_ACCURACY ? "at least" : "at most";
@@ -253,14 +303,13 @@ void ag_report_result(ag_report *r, const ag_heatmap *map)
     emit_done(r);
     if (r->settings->json)
         return;
-    const char *no_colour = getenv("NO_COLOR"), *terminal = getenv("TERM");
-    bool plain = (no_colour && *no_colour) || !terminal || !strcmp(terminal, "dumb");
     say_result(r);
     putchar('\n');
-    ag_heatmap_draw(map, stdout, isatty(STDOUT_FILENO) && !plain);
+    ag_heatmap_draw(map, stdout, ag_terminal_colour());
     if (promise->failure)
-        printf("\nThis is an honest failure, expected to stay between %.2f and %.2f.\n%s\n",
-               promise->low, promise->high, promise->reason);
+        printf("\nThis is an honest failure: accuracy is between %.2f and %.2f after %" PRId64
+               " steps.\n%s\n",
+               promise->low, promise->high, promise->steps, promise->reason);
 }
 
 bool ag_report_promise_kept(const ag_report *r)
@@ -269,49 +318,73 @@ bool ag_report_promise_kept(const ag_report *r)
     const ag_promise *promise = ag_task_promise(task, r->settings->positions);
     int64_t steps = r->settings->optimizer == AG_USE_SGD ? task->sgd_steps : promise->steps;
     bool in_range = r->value >= promise->low && r->value <= promise->high;
-    bool in_time = promise->failure || (r->steps_to_target >= 0 && r->steps_to_target <= steps);
+    bool in_time = promise->failure ? r->steps >= steps
+                                    : r->steps_to_target >= 0 && r->steps_to_target <= steps;
     if (in_range && in_time)
         return true;
     fprintf(stderr,
-            "attograd train: %s did not keep its promise: %s %.4g, expected %.4g to %.4g%s"
-            " %" PRId64 " steps\n",
-            task->name, metric_name(r), r->value, promise->low, promise->high,
-            promise->failure ? " after" : " within", steps);
+            "attograd train: %s did not keep its promise: %s %.4g after %" PRId64
+            " steps, expected %.4g to %.4g %s %" PRId64 " steps\n",
+            task->name, metric_name(r), r->value, r->steps, promise->low, promise->high,
+            promise->failure ? "after at least" : "within", steps);
     return false;
 }
 
 /* ---- Pictures ---- */
 
-/* Closes a file that was written well, or says that it was not. */
-static bool close_file(FILE *file, bool written, const char *name)
-{
-    written = fclose(file) == 0 && written;
-    if (!written)
-        fprintf(stderr, "attograd train: --out: cannot write %s: %s\n", name, strerror(errno));
-    return written;
-}
+typedef bool (*draw_picture)(const ag_report *r, const ag_heatmap *map, const char *name,
+                             FILE *file);
 
-bool ag_report_pictures(const ag_report *r, const ag_heatmap *map)
+static bool draw_loss(const ag_report *r, const ag_heatmap *map, const char *name, FILE *file)
 {
-    if (!r->settings->out)
-        return true;
-    const ag_task *task = r->settings->task;
-    const ag_promise *promise = ag_task_promise(task, r->settings->positions);
-    const char *bag = task->positions && !r->settings->positions ? " without positions" : "";
+    const ag_promise *promise = ag_task_promise(r->settings->task, r->settings->positions);
     char title[96];
-    snprintf(title, sizeof title, "%s%s: the loss", task->name, bag);
-    FILE *file = open_file(r, "loss.svg");
-    if (!file)
-        return false;
+    (void)map;
+    snprintf(title, sizeof title, "%s: the loss", name);
     ag_loss_picture picture = { .title = title,
                                 .training = &r->training,
                                 .fresh = &r->fresh,
                                 .known_loss = promise->known_loss,
                                 .known = promise->known,
-                                .logarithmic = task->target < 0.01 };
-    if (!close_file(file, ag_svg_loss(file, &picture), "loss.svg"))
+                                .logarithmic = r->settings->task->target < 0.01 };
+    return ag_svg_loss(file, &picture);
+}
+
+static bool draw_attention(const ag_report *r, const ag_heatmap *map, const char *name, FILE *file)
+{
+    char title[96];
+    (void)r;
+    snprintf(title, sizeof title, "%s: who attends to whom", name);
+    return ag_svg_heatmap(file, map, title);
+}
+
+/* Writes beside the file's place and renames: there is the old picture or the
+ * new one, never half of one. */
+static bool write_picture(const ag_report *r, const ag_heatmap *map, const char *name,
+                          draw_picture draw)
+{
+    char path[PATH_SIZE], beside[PATH_SIZE], title[64];
+    if (!ag_report_path(r, name, path, sizeof path) || !path_beside(r, name, beside, sizeof beside))
         return false;
-    snprintf(title, sizeof title, "%s%s: who attends to whom", task->name, bag);
-    file = open_file(r, "attention.svg");
-    return file && close_file(file, ag_svg_heatmap(file, map, title), "attention.svg");
+    FILE *file = fopen(beside, "wx");
+    if (!file)
+        return cannot_write(path, errno);
+    errno = 0;
+    bool written = draw(r, map, run_name(r, title, sizeof title), file);
+    int reason = errno;
+    if (fclose(file) != 0 && written) {
+        written = false;
+        reason = errno;
+    }
+    if (written && rename(beside, path) == 0)
+        return true;
+    reason = written ? errno : reason;
+    unlink(beside);
+    return cannot_write(path, reason ? reason : EIO);
+}
+
+bool ag_report_pictures(const ag_report *r, const ag_heatmap *map)
+{
+    return !r->settings->out || (write_picture(r, map, "loss.svg", draw_loss) &&
+                                 write_picture(r, map, "attention.svg", draw_attention));
 }

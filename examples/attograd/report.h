@@ -46,6 +46,9 @@ void ag_report_interrupt(const ag_report *report);
 /* The path of a file in the folder of --out; false if it would be too long. */
 bool ag_report_path(const ag_report *report, const char *name, char *path, size_t size);
 
+/* Seconds of a clock that only runs forwards. */
+double ag_report_now(void);
+
 /* "1,024" into text, which is returned. */
 char *ag_report_count(int64_t n, char *text, size_t size);
 

@@ -1,8 +1,6 @@
 /* From the command line to settings: what is not given comes from the task. */
 #include "settings.h"
 
-#include "options.h"
-
 #include <string.h>
 
 static const char *const optimizers[] = { "adam", "sgd", "adamw", NULL };
@@ -48,10 +46,10 @@ bool ag_settings_read(int argc, char **argv, ag_settings *s)
 {
     int dtype = 0;
     bool no_positions = false;
-    *s = (ag_settings){ .seed = 1, .threads = 1, .normalizer = -1 };
+    *s = (ag_settings){ .seed = { 1, false }, .threads = 1, .normalizer = -1 };
     const ag_option options[] = {
         { "--steps", AG_OPTION_INTEGER, &s->steps, 1, 100000000, NULL },
-        { "--seed", AG_OPTION_INTEGER, &s->seed, 0, INT64_MAX, NULL },
+        { "--seed", AG_OPTION_SEED, &s->seed, 0, 0, NULL },
         { "--batch", AG_OPTION_INTEGER, &s->batch, 1, 65536, NULL },
         { "--lr", AG_OPTION_NUMBER, &s->lr, 0, 0, NULL },
         { "--optimizer", AG_OPTION_CHOICE, &s->optimizer, 0, 0, optimizers },
@@ -84,4 +82,9 @@ bool ag_settings_read(int argc, char **argv, ag_settings *s)
     s->positions = s->task->positions && !no_positions;
     complete(s);
     return true;
+}
+
+const char *ag_settings_optimizer(const ag_settings *s)
+{
+    return optimizers[s->optimizer];
 }

@@ -2,13 +2,15 @@
 #ifndef AG_EXAMPLES_SETTINGS_H
 #define AG_EXAMPLES_SETTINGS_H
 
+#include "options.h"
 #include "tasks.h"
 
 typedef enum ag_optimizer_kind { AG_USE_ADAM, AG_USE_SGD, AG_USE_ADAMW } ag_optimizer_kind;
 
 typedef struct ag_settings {
     const ag_task *task;
-    int64_t steps, batch, seed, threads;
+    int64_t steps, batch, threads;
+    ag_seed seed;
     double lr;
     int optimizer;  /* an ag_optimizer_kind */
     int normalizer; /* an ag_normalizer */
@@ -20,5 +22,8 @@ typedef struct ag_settings {
 
 /* From the words after "train"; false after a mistake, which was reported. */
 bool ag_settings_read(int argc, char **argv, ag_settings *settings);
+
+/* "adam", "sgd" or "adamw" */
+const char *ag_settings_optimizer(const ag_settings *settings);
 
 #endif

@@ -175,11 +175,11 @@ bool ag_svg_loss(FILE *file, const ag_loss_picture *p)
         fprintf(file, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"#0b4a9e\"/>\n",
                 place_x(&a, p->fresh->x[i]), place_y(&a, p->fresh->y[i]));
     draw_legend_entry(file, a.left, training, "training batch");
-    draw_legend_entry(file, a.left + 150, fresh, "fresh sequences");
+    draw_legend_entry(file, a.left + 130, fresh, "fresh sequences");
     if (p->known_loss > 0) {
         double at = place_y(&a, p->known_loss);
         line(file, a.left, at, a.right, at, known);
-        draw_legend_entry(file, a.left + 310, known, p->known);
+        draw_legend_entry(file, a.left + 276, known, p->known);
     }
     return end(file);
 }

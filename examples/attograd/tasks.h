@@ -36,6 +36,7 @@ typedef struct ag_task {
     int64_t d_k, d_v;
     double scale;          /* of the scores; 0: 1 / sqrt(d_k) */
     double init_deviation; /* of the matrices' first numbers; 0: 1 / sqrt(width) */
+    bool from_zero;        /* W_k and W_v start as zeros: all weights equal, all outputs 0 */
     ag_normalizer normalizer;
     ag_metric metric;
     double target;

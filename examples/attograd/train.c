@@ -37,7 +37,7 @@ static bool begin(training *t, const ag_settings *s, ag_report *report)
 {
     *t = (training){ .settings = s, .task = s->task, .report = report };
     t->context = ag_context_new(&(ag_context_options){
-        .dtype = s->dtype, .seed = (uint64_t)s->seed, .threads = (int)s->threads });
+        .dtype = s->dtype, .seed = s->seed.value, .threads = (int)s->threads });
     t->params = ag_params_new(t->context);
     ag_init normal = { AG_INIT_NORMAL, s->task->init_deviation };
     ag_attention_init(
@@ -48,6 +48,10 @@ static bool begin(training *t, const ag_settings *s, ag_report *report)
                                  .scale = s->task->scale,
                                  .init = s->task->init_deviation > 0 ? normal : (ag_init){ 0 },
                                  .normalizer = (ag_normalizer)s->normalizer });
+    if (s->task->from_zero) {
+        ag_tensor_fill(t->context, ag_value_mutable(t->attention.w_k), 0.0);
+        ag_tensor_fill(t->context, ag_value_mutable(t->attention.w_v), 0.0);
+    }
     t->optimizer = new_optimizer(t->params, s);
     if (!ag_batch_new(&t->batch, s->task, s->positions, s->batch))
         return ag_fail(t->context, AG_ERR_MEMORY, "no memory for a batch");
@@ -59,7 +63,7 @@ static ag_random stream(const training *t, const char *purpose, int64_t step)
 {
     char name[64];
     snprintf(name, sizeof name, "%s.%s", t->task->name, purpose);
-    return ag_random_stream((uint64_t)t->settings->seed, name, (uint64_t)step);
+    return ag_random_stream(t->settings->seed.value, name, (uint64_t)step);
 }
 
 /* The first n sequences of the batch as variables: x [n, tokens, d_in], and
@@ -98,29 +102,17 @@ static double value_of(const training *t, ag_var prediction, ag_var answer, doub
     return ag_item(ag_mean(ag_cast(right, AG_F64), AG_ALL, 0));
 }
 
-/* The first parameter that holds a NaN or an infinity, if there is one. */
-static ag_var nonfinite_parameter(const training *t)
-{
-    for (int i = 0; i < ag_params_count(t->params); i++) {
-        const ag_tensor *value = ag_value(ag_params_at(t->params, i));
-        for (int64_t k = 0; k < ag_tensor_count(value); k++)
-            if (!isfinite(ag_tensor_at(value, k)))
-                return ag_params_at(t->params, i);
-    }
-    return AG_NONE;
-}
-
 /* Says where a loss that is no number comes from. Returns false. */
 static bool stop_at_nonfinite(const training *t, int64_t step, double loss)
 {
     char text[128];
     const char *is = isnan(loss) ? "not a number" : "infinite";
-    ag_var parameter = nonfinite_parameter(t), first = ag_first_nonfinite(t->context);
-    if (ag_is_valid(parameter))
+    ag_var first = ag_first_nonfinite(t->context);
+    if (!*ag_op_name(first)) /* a parameter: what is drawn is finite */
         return ag_fail(t->context, AG_ERR_ARGUMENT,
                        "the loss is %s at step %lld: the optimizer made %s not finite; "
                        "a smaller --lr may help",
-                       is, (long long)step, ag_describe(parameter, text, sizeof text));
+                       is, (long long)step, ag_describe(first, text, sizeof text));
     return ag_fail(t->context, AG_ERR_ARGUMENT,
                    "the loss is %s at step %lld: the first operation to give a result that is "
                    "not finite was %s, in %s; a smaller --lr may help",

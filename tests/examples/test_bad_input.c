@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int lines(const char *text)
@@ -68,7 +69,9 @@ Test(bad_input, values)
     expect_refused("train reverse --steps 0", NULL, 2, "--steps 0", "1 to 100000000");
     expect_refused("train reverse --steps -1", NULL, 2, "--steps -1", "1 to 100000000");
     expect_refused("train reverse --steps 99999999999999999999", NULL, 2, "--steps", "range");
-    expect_refused("train reverse --seed -1", NULL, 2, "--seed -1", "0 to 9223372036854775807");
+    expect_refused("train reverse --seed -1", NULL, 2, "--seed -1", "0 to 18446744073709551615");
+    expect_refused("train reverse --seed 18446744073709551616", NULL, 2, "--seed", "range");
+    expect_refused("train reverse --seed one", NULL, 2, "--seed", "whole number, not 'one'");
     expect_refused("train reverse --batch 0", NULL, 2, "--batch 0", "1 to 65536");
     expect_refused("train reverse --threads 0", NULL, 2, "--threads 0", "1 to 256");
     expect_refused("train reverse --threads 257", NULL, 2, "--threads 257", "1 to 256");
@@ -102,10 +105,49 @@ Test(bad_input, output_that_cannot_be_written)
     expect_refused("train reverse", "> /dev/full", 1, "cannot write to standard output", "space");
     expect_refused("train reverse --json", "> /dev/full", 1, "cannot write to standard output",
                    "space");
-    expect_refused("train reverse --json", ">&-", 1, "cannot write to standard output", "");
 }
 
-/* A full disk under one file of --out. */
+/* Nothing is opened in its place: lines meant for stdout would end up in a file. */
+Test(bad_input, standard_output_that_is_closed)
+{
+    char folder[64], words[192], path[128];
+    ag_test_folder(folder, sizeof folder);
+    snprintf(path, sizeof path, "%s/out", folder);
+    snprintf(words, sizeof words, "train reverse --out %s", path);
+    expect_refused(words, ">&-", 1, "cannot write to standard output", "closed");
+    cr_expect(access(path, F_OK) != 0, "%s was made", path);
+    ag_test_folder_remove(folder);
+    expect_refused("version", ">&-", 1, "cannot write to standard output", "closed");
+    expect_refused("trian", "<&-", 2, "unknown command", "trian");
+    ag_test_run run = ag_test_program("version", "<&- 2>&-");
+    cr_expect(run.status == 0 && strstr(run.output, "attograd"), "said: %s", run.output);
+    ag_test_run_free(&run);
+}
+
+/* A folder has the name of one of the files. */
+static void expect_folder_in_the_way(const char *name)
+{
+    char folder[64], words[128], path[128], said[192];
+    ag_test_folder(folder, sizeof folder);
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    cr_assert(mkdir(path, 0777) == 0);
+    snprintf(words, sizeof words, "train reverse --json --out %s", folder);
+    snprintf(said, sizeof said, "--out: cannot write %s: ", path);
+    expect_refused(words, NULL, 1, said, "directory");
+    ag_test_folder_remove(folder);
+}
+
+Test(bad_input, a_file_that_cannot_be_replaced_is_said_before_training)
+{
+    expect_folder_in_the_way("train.jsonl");
+    expect_folder_in_the_way("loss.svg");
+    expect_folder_in_the_way("attention.svg");
+    expect_folder_in_the_way("w_q.npy");
+    expect_folder_in_the_way("w_k.npy");
+    expect_folder_in_the_way("w_v.npy");
+}
+
+/* A full disk under the log of --out. */
 static void expect_full_disk(const char *name)
 {
     char folder[64], words[128], path[128];
@@ -123,8 +165,21 @@ static void expect_full_disk(const char *name)
 Test(bad_input, a_full_disk)
 {
     expect_full_disk("train.jsonl");
-    expect_full_disk("loss.svg");
-    expect_full_disk("attention.svg");
+    /* no file above 512 bytes: a picture is not written in part */
+    char folder[64], command[512], path[128];
+    ag_test_folder(folder, sizeof folder);
+    snprintf(command, sizeof command,
+             "trap '' XFSZ; ulimit -f 1; " AG_TEST_BUILD
+             "/examples/attograd train lookup --steps 1 --json --out %s",
+             folder);
+    ag_test_run run = ag_test_shell(command);
+    cr_expect(run.status == 1, "status %d", run.status);
+    cr_expect(lines(run.errors) == 1 && strstr(run.errors, "loss.svg: File too large"), "said: %s",
+              run.errors);
+    snprintf(path, sizeof path, "%s/loss.svg", folder);
+    cr_expect(access(path, F_OK) != 0, "%s was made", path);
+    ag_test_run_free(&run);
+    ag_test_folder_remove(folder);
 }
 
 Test(bad_input, a_closed_pipe)

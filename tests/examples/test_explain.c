@@ -234,6 +234,9 @@ Test(explain, the_seed_decides)
     char *c = explain_json("explain --seed 4"), *d = explain_json("explain");
     cr_expect(!strcmp(a, b), "twice the same seed, two results");
     cr_expect(strcmp(a, c) && strcmp(a, d), "two seeds, one result");
+    char *largest = explain_json("explain --json --seed 18446744073709551615");
+    cr_expect(strstr(largest, "\"seed\":18446744073709551615"), "%s", largest);
+    free(largest);
     free(a), free(b), free(c), free(d);
 }
 
@@ -302,7 +305,7 @@ Test(explain, bad_options)
     expect_refused("explain --sed 1", "unknown option '--sed'; the options are: --seed, --json");
     expect_refused("explain --seed", "--seed needs a value");
     expect_refused("explain --seed one", "whole number, not 'one'");
-    expect_refused("explain --seed -1", "0 to 9223372036854775807");
+    expect_refused("explain --seed -1", "0 to 18446744073709551615");
     expect_refused("explain --json=1", "takes no value");
     expect_refused("explain softmax", "usage: attograd explain [--seed S] [--json]");
     ag_test_run run = ag_test_program("explain", "> /dev/full");
