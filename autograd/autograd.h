@@ -34,7 +34,8 @@ extern "C" {
 /* A tensor with a story: its value, the operation that made it, its gradient.
  * This is a handle, passed by value. A variable of a step (all but parameters)
  * lives until ag_tape_reset; a handle from before is recognised and refused.
- * (Generations are counted in 32 bits. Resets count, and so do evaluations by
+ * (Generations are counted in 32 bits: a handle kept through exactly 2^32 of
+ * them would be taken for a new one. Resets count, and so do evaluations by
  * ag_gradcheck, failed operations and backward rules of your own.) */
 typedef struct ag_var {
     ag_context *context;
@@ -145,11 +146,12 @@ AG_API void ag_clear_gradient(ag_var v);
 enum { AG_CREATE_GRAPH = 2 };
 
 /* gradients[i] = d y / d inputs[i] as new variables, zeros where y does not
- * depend on inputs[i]; nothing is accumulated, it may be called again, and
- * gradients may be the array of the inputs. y has one element. With AG_CREATE_GRAPH the gradients
- * are themselves recorded and can be differentiated: that is what second order needs (outside of
- * no-grad regions). AG_ERR_STATE: an input that does not ask for a gradient. AG_ERR_ARGUMENT: an
- * unknown flag. */
+ * depend on inputs[i]; y has one element. Nothing is accumulated, it may be
+ * called again, and gradients may be the array of the inputs. With
+ * AG_CREATE_GRAPH the gradients are themselves recorded and can be
+ * differentiated: that is what second order needs (outside of no-grad regions).
+ * AG_ERR_STATE: an input that does not ask for a gradient.
+ * AG_ERR_ARGUMENT: an unknown flag. */
 AG_API bool ag_grad(ag_var y, const ag_var *inputs, int n, ag_var *gradients, unsigned flags);
 
 /* The same from a cotangent of y's shape. */

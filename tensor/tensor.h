@@ -246,8 +246,7 @@ AG_API void ag_tensor_print(const ag_tensor *tensor, FILE *file);
  * become i64. NULL on error: AG_ERR_IO, AG_ERR_FORMAT, AG_ERR_MEMORY. */
 AG_API ag_tensor *ag_npy_read(ag_context *context, const char *path, ag_lifetime lifetime);
 
-/* Version 1, row-major, little-endian. The file
- * appears whole or not at all. */
+/* Version 1, row-major, little-endian. The file appears whole or not at all. */
 AG_API bool ag_npy_write(ag_context *context, const char *path, const ag_tensor *tensor);
 
 /* ---- 6  Random numbers ------------------------------------------------- */
