@@ -87,6 +87,21 @@ static ag_var ones_like(ag_var y)
     return value && ag_tensor_fill(y.context, value, 1.0) ? ones : ag_poisoned(y.context);
 }
 
+/* Where the step is now, so that what fails can leave it so. */
+static ag_tape_mark mark_before(ag_var y)
+{
+    return ag_tape_of(y.context) ? ag_tape_mark_now(y.context) : (ag_tape_mark){ 0 };
+}
+
+/* Inside of a rule or a checked function the caller will forget it all anyway,
+ * and with an error from before nothing was begun. */
+static void undo(ag_var y, ag_tape_mark mark)
+{
+    const ag_tape *tape = y.context ? y.context->tape : NULL;
+    if (tape && !tape->walk && !tape->locked && mark.count > 0)
+        ag_tape_rewind(y.context, mark);
+}
+
 static bool walk_into_variables(ag_var y, ag_var cotangent, bool scalar)
 {
     char text[160];
@@ -122,14 +137,10 @@ static bool walk_into_variables(ag_var y, ag_var cotangent, bool scalar)
 /* A backward that fails leaves the step as it was. */
 static bool backward(ag_var y, ag_var cotangent, bool scalar)
 {
-    ag_tape *tape = ag_tape_of(y.context);
-    ag_tape_mark mark = { 0 };
-    if (tape)
-        mark = ag_tape_mark_now(y.context);
+    ag_tape_mark mark = mark_before(y);
     if (walk_into_variables(y, cotangent, scalar))
         return true;
-    if (tape && !tape->walk && !tape->locked)
-        ag_tape_rewind(y.context, mark);
+    undo(y, mark);
     return false;
 }
 
@@ -224,14 +235,10 @@ static bool new_gradients(ag_var y, ag_var cotangent, bool scalar, const ag_var 
 static bool grad(ag_var y, ag_var cotangent, bool scalar, const ag_var *inputs, int n,
                  ag_var *gradients, unsigned flags)
 {
-    ag_tape *tape = ag_tape_of(y.context);
-    ag_tape_mark mark = { 0 };
-    if (tape)
-        mark = ag_tape_mark_now(y.context);
+    ag_tape_mark mark = mark_before(y);
     if (new_gradients(y, cotangent, scalar, inputs, n, gradients, flags))
         return true;
-    if (tape && !tape->walk && !tape->locked)
-        ag_tape_rewind(y.context, mark);
+    undo(y, mark);
     for (int i = 0; gradients && i < n; i++)
         gradients[i] = ag_poisoned(y.context);
     return false;
