@@ -33,6 +33,20 @@ void ag_node_unary(ag_node *node, ag_unary kind, double parameter)
         ag_compute_unary(ag_node_context(node), kind, parameter, x, y);
 }
 
+ag_tensor *ag_node_save(ag_node *node, ag_dtype dtype, ag_shape shape)
+{
+    ag_context *context = ag_node_context(node);
+    ag_tensor *saved = ag_memory_new(context, AG_STEP, sizeof *saved);
+    if (!saved || !ag_tensor_allocate(context, AG_STEP, dtype, shape, saved))
+        return NULL;
+    return node->saved = saved;
+}
+
+const ag_tensor *ag_node_saved(const ag_node *node)
+{
+    return node->saved;
+}
+
 bool ag_node_fail_operands(const ag_node *node, ag_error error, const char *reason, int i,
                            const char *joint, int j)
 {

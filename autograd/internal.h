@@ -29,6 +29,7 @@ struct ag_node {
     uint32_t version;    /* of a base: counts the writes into its value */
     uint32_t made_at;    /* the base's version when op ran */
     ag_tensor *gradient; /* memory for it; NULL if there never was one */
+    ag_tensor *saved;    /* what forward keeps for the backward rule; NULL without */
     const char *name;    /* NULL without */
     bool has_gradient;
     bool requires_gradient;
@@ -153,6 +154,13 @@ ag_tensor *ag_node_output_like(ag_node *node, const ag_tensor *x);
 /* In forward: fills a whole output with elementwise results. */
 void ag_node_unary(ag_node *node, ag_unary kind, double parameter);
 void ag_node_binary(ag_node *node, ag_binary kind);
+
+/* In forward: room for numbers that only the fused backward rule reads, such as the
+ * statistics of rows. They live as long as the node. NULL with an error recorded. */
+ag_tensor *ag_node_save(ag_node *node, ag_dtype dtype, ag_shape shape);
+
+/* What forward saved; NULL if it saved nothing. */
+const ag_tensor *ag_node_saved(const ag_node *node);
 
 /* In a fused backward rule: a new variable, its numbers not yet set, like x. */
 ag_var ag_empty_like(ag_var x, ag_tensor **value);
