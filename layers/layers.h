@@ -355,6 +355,18 @@ AG_API double ag_optimizer_lr(const ag_optimizer *optimizer);
 AG_API bool ag_optimizer_set_lr(ag_optimizer *optimizer, double lr); /* lr >= 0 */
 AG_API int64_t ag_optimizer_steps(const ag_optimizer *optimizer);
 
+/* A weight decay of its own for one parameter, from the next step on.
+ * AG_ERR_ARGUMENT: the optimiser is not AdamW, the parameter is not in its list,
+ * weight_decay is negative or not finite. */
+AG_API bool ag_optimizer_set_weight_decay(ag_optimizer *optimizer, ag_var parameter,
+                                          double weight_decay);
+
+/* The usual rule for a transformer: of its parameters, only the matrices that
+ * multiply (attention, feed-forward, unembedding) decay; embeddings, gains and
+ * biases do not. The same errors. */
+AG_API bool ag_transformer_decay_matrices_only(const ag_transformer *model,
+                                               ag_optimizer *optimizer);
+
 #ifdef __cplusplus
 }
 #endif

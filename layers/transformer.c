@@ -236,6 +236,8 @@ static bool check_tokens(const ag_transformer *model, ag_var tokens)
 ag_var ag_transformer_forward_masked(const ag_transformer *model, ag_var tokens,
                                      const ag_attention_mask *mask, ag_attention_trace *traces)
 {
+    for (int64_t i = 0; traces && model && i < model->options.blocks; i++)
+        traces[i] = (ag_attention_trace){ .q = AG_NONE };
     if (!check_tokens(model, tokens))
         return ag_layer_refused(model ? model->tokens.w : AG_NONE, tokens);
     ag_var x = ag_embedding_forward(&model->tokens, tokens);
@@ -248,4 +250,32 @@ ag_var ag_transformer_forward_masked(const ag_transformer *model, ag_var tokens,
 ag_var ag_transformer_forward(const ag_transformer *model, ag_var tokens)
 {
     return ag_transformer_forward_masked(model, tokens, NULL, NULL);
+}
+
+/* ---- Weight decay ---- */
+
+static bool no_decay(ag_optimizer *optimizer, ag_var parameter)
+{
+    return ag_is_none(parameter) || ag_optimizer_set_weight_decay(optimizer, parameter, 0);
+}
+
+static bool no_decay_in_norm(ag_optimizer *optimizer, const ag_norm *norm)
+{
+    return no_decay(optimizer, norm->gain) && no_decay(optimizer, norm->bias);
+}
+
+bool ag_transformer_decay_matrices_only(const ag_transformer *model, ag_optimizer *optimizer)
+{
+    if (!model || !model->blocks) /* AG_NONE, which no optimiser has, makes the error */
+        return ag_optimizer_set_weight_decay(optimizer, AG_NONE, 0);
+    bool done = no_decay(optimizer, model->tokens.w) && no_decay(optimizer, model->positions.w) &&
+                no_decay_in_norm(optimizer, &model->norm);
+    for (int64_t i = 0; done && i < model->options.blocks; i++) {
+        const ag_block *block = &model->blocks[i];
+        done = no_decay_in_norm(optimizer, &block->norm_1) &&
+               no_decay_in_norm(optimizer, &block->norm_2) &&
+               no_decay(optimizer, block->feed_forward.b_1) &&
+               no_decay(optimizer, block->feed_forward.b_2);
+    }
+    return done;
 }
