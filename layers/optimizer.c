@@ -121,7 +121,7 @@ ag_optimizer *ag_sgd_new(ag_params *params, const ag_sgd_options *options)
 }
 
 /* Adam and AdamW: weight_decay is what is used, after its default. */
-static ag_optimizer *new_adam(ag_params *params, method method, const char *name,
+static ag_optimizer *new_adam(ag_params *params, method kind, const char *name,
                               const ag_adam_options *options, double weight_decay)
 {
     ag_adam_options o = *options;
@@ -143,7 +143,7 @@ static ag_optimizer *new_adam(ag_params *params, method method, const char *name
         return NULL;
     }
     return new_optimizer(
-        &(ag_optimizer){ .params = params, .method = method, .lr = o.lr, .adam = o });
+        &(ag_optimizer){ .params = params, .method = kind, .lr = o.lr, .adam = o });
 }
 
 ag_optimizer *ag_adam_new(ag_params *params, const ag_adam_options *options)

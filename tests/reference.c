@@ -10,7 +10,7 @@
 
 #define TOLERANCE 1e-10
 #define ROUNDING 1e-13
-#define MAX_GRADIENTS 16
+#define MAX_GRADIENTS 32
 
 ag_context *ag_reference_context(void)
 {

@@ -37,14 +37,20 @@ typedef struct ag_op_case {
 
 typedef enum ag_case_mask { AG_MASK_NONE, AG_MASK_LENGTHS, AG_MASK_ADDITIVE } ag_case_mask;
 
-/* A case of kind "layer". */
+/* A case of kind "layer": the one whose options are given. */
 typedef struct ag_layer_case {
     const char *name;
-    ag_attention_options attention; /* d_in 0: a linear layer instead */
+    ag_attention_options attention;
     ag_linear_options linear;
+    ag_embedding_options embedding;
+    ag_norm_options norm;
+    ag_feed_forward_options feed_forward;
+    ag_block_options block;
+    ag_transformer_options transformer;
+    bool positions; /* of an embedding: added to an input */
     ag_case_mask mask;
     int trained;    /* so many steps of training before the check */
-    double enlarge; /* then the matrices times this, unless 0: saturated scores */
+    double enlarge; /* then the parameters times this, unless 0: saturated scores */
 } ag_layer_case;
 
 typedef struct ag_case_result {

@@ -5,9 +5,15 @@
 #include <math.h>
 #include <string.h>
 
-enum { BATCH = 2, TOKENS = 4, SYMBOLS = 4, MAX_INPUTS = 12 };
+enum { BATCH = 2, TOKENS = 4, SYMBOLS = 4, MAX_INPUTS = 32 };
 
 #define ATTENTION(...) .attention = { .d_in = 5, .d_k = 3, .d_v = 4, __VA_ARGS__ }
+#define FEED_FORWARD(...) .feed_forward = { .d = 3, .d_ff = 5, __VA_ARGS__ }
+#define BLOCK(...) .block = { .d = 4, .d_ff = 6, __VA_ARGS__ }
+#define TRANSFORMER(...)                                                                          \
+    .transformer = {                                                                              \
+        .vocab = SYMBOLS, .max_tokens = TOKENS, .d_model = 4, .blocks = 2, .d_ff = 5, __VA_ARGS__ \
+    }
 
 /* clang-format off */
 static const ag_layer_case cases[] = {
@@ -32,6 +38,31 @@ static const ag_layer_case cases[] = {
     { "attention/trained", .attention = { .d_in = SYMBOLS + TOKENS, .d_k = 6, .d_v = SYMBOLS }, .trained = 120 },
     { "attention/saturated", ATTENTION(.heads = 1), .enlarge = 6.0 },
     { "attention/trained-saturated", .attention = { .d_in = SYMBOLS + TOKENS, .d_k = 6, .d_v = SYMBOLS }, .trained = 120, .enlarge = 3.0 },
+    { "embedding", .embedding = { .count = SYMBOLS + 1, .d = 3 } },
+    { "embedding/positions", .embedding = { .count = TOKENS + 2, .d = 3 }, .positions = true },
+    { "norm", .norm = { .d = 5 } },
+    { "norm/rms", .norm = { .d = 5, .kind = AG_RMS_NORM } },
+    { "norm/epsilon", .norm = { .d = 4, .epsilon = 0.5 } },
+    { "norm/trained", .norm = { .d = 5 }, .trained = 50 },
+    { "norm/trained-rms", .norm = { .d = 5, .kind = AG_RMS_NORM }, .trained = 50, .enlarge = 6.0 },
+    { "feed_forward", FEED_FORWARD(.activation = AG_GELU) },
+    { "feed_forward/gelu_tanh", FEED_FORWARD(.activation = AG_GELU_TANH) },
+    { "feed_forward/relu", FEED_FORWARD(.activation = AG_RELU_ACTIVATION) },
+    { "feed_forward/silu", FEED_FORWARD(.activation = AG_SILU, .no_bias = true) },
+    { "feed_forward/trained", FEED_FORWARD(.activation = AG_GELU), .trained = 50 },
+    { "feed_forward/saturated", FEED_FORWARD(.activation = AG_GELU), .trained = 50, .enlarge = 6.0 },
+    { "block", BLOCK(.heads = 1) },
+    { "block/heads", BLOCK(.heads = 2, .residual_scale = 0.5) },
+    { "block/causal", BLOCK(.heads = 2, .causal = true) },
+    { "block/rms", BLOCK(.heads = 2, .norm = AG_RMS_NORM, .activation = AG_SILU) },
+    { "block/lengths", BLOCK(.heads = 2), .mask = AG_MASK_LENGTHS },
+    { "block/additive", BLOCK(.heads = 1, .causal = true), .mask = AG_MASK_ADDITIVE },
+    { "block/trained", BLOCK(.heads = 2, .causal = true), .trained = 50 },
+    { "block/saturated", BLOCK(.heads = 2), .enlarge = 4.0 },
+    { "transformer", TRANSFORMER(.heads = 1) },
+    { "transformer/bidirectional", TRANSFORMER(.heads = 2, .bidirectional = true), .mask = AG_MASK_LENGTHS },
+    { "transformer/trained", TRANSFORMER(.heads = 2, .activation = AG_GELU_TANH), .trained = 100 },
+    { "transformer/saturated", TRANSFORMER(.heads = 2, .norm = AG_RMS_NORM), .trained = 100, .enlarge = 2.5 },
 };
 /* clang-format on */
 
@@ -50,26 +81,76 @@ typedef struct subject {
     const ag_layer_case *layer;
     ag_attention attention;
     ag_linear linear;
+    ag_embedding embedding;
+    ag_norm norm;
+    ag_feed_forward feed_forward;
+    ag_block block;
+    ag_transformer transformer;
 } subject;
 
-/* inputs: x, the additive mask if there is one, and then the parameters, which
- * the layer holds itself. */
+static bool init(subject *s, ag_params *params)
+{
+    const ag_layer_case *layer = s->layer;
+    if (layer->attention.d_in)
+        return ag_attention_init(&s->attention, params, "attn", &layer->attention);
+    if (layer->linear.d_in)
+        return ag_linear_init(&s->linear, params, "linear", &layer->linear);
+    if (layer->embedding.d)
+        return ag_embedding_init(&s->embedding, params, "embedding", &layer->embedding);
+    if (layer->norm.d)
+        return ag_norm_init(&s->norm, params, "norm", &layer->norm);
+    if (layer->feed_forward.d)
+        return ag_feed_forward_init(&s->feed_forward, params, "ff", &layer->feed_forward);
+    if (layer->block.d)
+        return ag_block_init(&s->block, params, "block", &layer->block);
+    return ag_transformer_init(&s->transformer, params, "", &layer->transformer);
+}
+
+/* The size of x's last axis; 0 for a layer that takes tokens. */
+static int64_t size_of_x(const ag_layer_case *layer)
+{
+    if (layer->embedding.d)
+        return layer->positions ? layer->embedding.d : 0;
+    return layer->attention.d_in + layer->linear.d_in + layer->norm.d + layer->feed_forward.d +
+           layer->block.d;
+}
+
+/* Some of them several times, one of them never. */
+static ag_var tokens_of(ag_context *ctx)
+{
+    return ag_indices(ctx, AG_SHAPE(BATCH, TOKENS), (int64_t[]){ 0, 2, 2, 1, 2, 0, 1, 1 });
+}
+
+/* inputs: x if there is one, the additive mask if there is one, and then the
+ * parameters, which the layer holds itself. */
 static ag_var forward(ag_context *ctx, const ag_var *inputs, int n, void *user)
 {
     subject *s = user;
+    const ag_layer_case *layer = s->layer;
     ag_attention_mask mask = { .lengths = AG_NONE };
     (void)n;
-    if (s->layer->attention.d_in == 0)
-        return ag_linear_forward(&s->linear, inputs[0]);
-    if (s->layer->mask == AG_MASK_LENGTHS) /* the second sequence has no real token at all */
+    if (layer->mask == AG_MASK_LENGTHS) /* the second sequence has no real token at all */
         mask.lengths = ag_indices(ctx, AG_SHAPE(BATCH), (int64_t[]){ TOKENS - 1, 0 });
-    if (s->layer->mask == AG_MASK_ADDITIVE)
+    if (layer->mask == AG_MASK_ADDITIVE)
         mask.additive = inputs[1];
-    return ag_attention_forward_masked(&s->attention, inputs[0], &mask, NULL);
+    if (layer->attention.d_in)
+        return ag_attention_forward_masked(&s->attention, inputs[0], &mask, NULL);
+    if (layer->linear.d_in)
+        return ag_linear_forward(&s->linear, inputs[0]);
+    if (layer->embedding.d)
+        return layer->positions ? ag_embedding_add_positions(&s->embedding, inputs[0])
+                                : ag_embedding_forward(&s->embedding, tokens_of(ctx));
+    if (layer->norm.d)
+        return ag_norm_forward(&s->norm, inputs[0]);
+    if (layer->feed_forward.d)
+        return ag_feed_forward_forward(&s->feed_forward, inputs[0]);
+    if (layer->block.d)
+        return ag_block_forward(&s->block, inputs[0], &mask, NULL);
+    return ag_transformer_forward_masked(&s->transformer, tokens_of(ctx), &mask, NULL);
 }
 
 /* Some steps of learning to reverse a sequence. */
-static void train(ag_context *ctx, ag_params *params, subject *s)
+static void train_attention(ag_context *ctx, ag_params *params, subject *s)
 {
     ag_optimizer *adam = ag_adam_new(params, &(ag_adam_options){ .lr = 3e-2 });
     for (int step = 0; step < s->layer->trained; step++) {
@@ -90,6 +171,24 @@ static void train(ag_context *ctx, ag_params *params, subject *s)
     }
 }
 
+/* Some steps of learning to answer a random x with random numbers. */
+static void train(ag_context *ctx, ag_params *params, subject *s)
+{
+    if (s->layer->attention.d_in) {
+        train_attention(ctx, params, s);
+        return;
+    }
+    ag_optimizer *adam = ag_adam_new(params, &(ag_adam_options){ .lr = 3e-2 });
+    for (int step = 0; step < s->layer->trained; step++) {
+        ag_random random = ag_random_stream(1, "check.train", 0);
+        ag_var x = ag_normal(ctx, &random, AG_SHAPE(BATCH, TOKENS, size_of_x(s->layer)));
+        ag_var y = forward(ctx, &x, 1, s);
+        ag_backward(ag_mean_squared_error(y, ag_normal(ctx, &random, ag_shape_of(y))));
+        ag_optimizer_step(adam);
+        ag_tape_reset(ctx);
+    }
+}
+
 static void enlarge(ag_params *params, double factor)
 {
     for (int i = 0; i < ag_params_count(params); i++) {
@@ -99,15 +198,16 @@ static void enlarge(ag_params *params, double factor)
     }
 }
 
-/* What the check moves: x, the additive mask, every parameter. */
+/* What the check moves: x if there is one, the additive mask, every parameter. */
 static int gather_inputs(ag_context *ctx, ag_params *params, const subject *s, ag_var *inputs)
 {
     int n = 0;
     const ag_layer_case *layer = s->layer;
-    int64_t d_in = layer->attention.d_in ? layer->attention.d_in : layer->linear.d_in;
+    const int64_t d = size_of_x(layer);
     ag_random random = ag_random_stream(2, layer->name, 0);
-    ag_var x = ag_normal(ctx, &random, AG_SHAPE(BATCH, TOKENS, d_in));
-    inputs[n++] = ag_set_name(ag_require_gradient(x), "x");
+    ag_var x = ag_normal(ctx, &random, AG_SHAPE(BATCH, TOKENS, d));
+    if (d > 0)
+        inputs[n++] = ag_set_name(ag_require_gradient(x), "x");
     if (layer->mask == AG_MASK_ADDITIVE) {
         ag_var bias = ag_normal(ctx, &random, AG_SHAPE(TOKENS, TOKENS));
         inputs[n++] = ag_set_name(ag_require_gradient(bias), "additive");
@@ -124,10 +224,7 @@ void ag_layer_case_run(const ag_layer_case *layer, bool second, ag_case_result *
     ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64, .seed = 1 });
     ag_params *params = ag_params_new(ctx);
     subject s = { .layer = layer };
-    if (layer->attention.d_in)
-        ag_attention_init(&s.attention, params, "attn", &layer->attention);
-    else
-        ag_linear_init(&s.linear, params, "linear", &layer->linear);
+    init(&s, params);
     if (layer->trained)
         train(ctx, params, &s);
     if (layer->enlarge != 0.0)

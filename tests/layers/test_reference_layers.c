@@ -1,5 +1,5 @@
-/* The attention layer, the optimisers and gradient clipping against numbers computed in f64 by
- * another program. */
+/* The layers, the optimisers and gradient clipping against numbers computed in f64 by another
+ * program. */
 #include "../../layers/layers.h"
 #include "../reference.h"
 
@@ -213,6 +213,135 @@ Test(reference_layers, attention_additive_mask_has_a_gradient)
                     check_additive(layers[i], (ag_normalizer)kind, column);
 }
 
+/* ---- The transformer and its parts ---- */
+
+enum { MAX_GRADIENTS = 32 };
+
+/* A part of a vector of all parameters, with the shape of one of them. */
+static ag_tensor part_like(const ag_tensor *all, int64_t start, ag_var parameter)
+{
+    ag_tensor part = *ag_value(parameter);
+    cr_assert_leq(start + ag_tensor_count(&part), ag_tensor_count(all), "too few parameters");
+    part.data = (double *)all->data + start;
+    return part;
+}
+
+/* Gives all parameters their values from NAME_parameters. */
+static void read_parameters(ag_params *params, const char *name)
+{
+    ag_context *ctx = ag_params_at(params, 0).context;
+    const ag_tensor *all = ag_reference_read(ctx, "%s_parameters", name);
+    cr_assert_eq(ag_params_size(params), ag_tensor_count(all), "%s", name);
+    int64_t start = 0;
+    for (int i = 0; i < ag_params_count(params); i++) {
+        ag_var p = ag_params_at(params, i);
+        ag_tensor value = part_like(all, start, p);
+        ag_tensor_copy(ctx, ag_value_mutable(p), &value);
+        start += ag_tensor_count(&value);
+    }
+}
+
+/* y, the gradients of all parameters and, unless it is absent, that of x. */
+static void expect_layer(const char *name, ag_params *params, ag_var x, ag_var y)
+{
+    ag_context *ctx = y.context;
+    cr_assert_eq(ag_status(ctx), AG_OK, "%s: %s", name, ag_error_message(ctx));
+    ag_tensor wants[MAX_GRADIENTS];
+    ag_reference_gradient gradients[MAX_GRADIENTS];
+    const ag_tensor *all = ag_reference_read(ctx, "%s_gradients", name);
+    int64_t start = 0;
+    int n = 0;
+    for (; n < ag_params_count(params); n++) {
+        ag_var p = ag_params_at(params, n);
+        wants[n] = part_like(all, start, p);
+        gradients[n] = (ag_reference_gradient){ ag_name(p), p, &wants[n] };
+        start += ag_tensor_count(&wants[n]);
+    }
+    if (!ag_is_none(x))
+        gradients[n++] = (ag_reference_gradient){ "x", x, ag_reference_read(ctx, "%s_dx", name) };
+    ag_reference_expect(name, ag_value(y), ag_reference_read(ctx, "%s_y", name));
+    ag_var cotangent = ag_from_tensor(ctx, ag_reference_read(ctx, "%s_cotangent", name));
+    ag_reference_expect_gradients(name, y, cotangent, gradients, n);
+}
+
+static ag_var read_x(ag_context *ctx, const char *name)
+{
+    return ag_require_gradient(ag_from_tensor(ctx, ag_reference_read(ctx, "%s_x", name)));
+}
+
+Test(reference_layers, feed_forward)
+{
+    static const char *const names[] = { [AG_GELU] = "feed_forward_gelu",
+                                         [AG_GELU_TANH] = "feed_forward_gelu_tanh",
+                                         [AG_RELU_ACTIVATION] = "feed_forward_relu",
+                                         [AG_SILU] = "feed_forward_silu" };
+    for (int i = 0; i < 4; i++) {
+        ag_context *ctx = ag_reference_context();
+        ag_params *params = ag_params_new(ctx);
+        ag_feed_forward ff;
+        ag_feed_forward_init(
+            &ff, params, "ff",
+            &(ag_feed_forward_options){ .d = 6, .d_ff = 7, .activation = (ag_activation)i });
+        read_parameters(params, names[i]);
+        ag_var x = read_x(ctx, names[i]);
+        expect_layer(names[i], params, x, ag_feed_forward_forward(&ff, x));
+        ag_reference_finish(ctx);
+    }
+}
+
+Test(reference_layers, block_with_lengths)
+{
+    const char *name = "block_lengths";
+    ag_context *ctx = ag_reference_context();
+    ag_params *params = ag_params_new(ctx);
+    ag_block block;
+    ag_block_init(
+        &block, params, "",
+        &(ag_block_options){ .d = 6, .d_ff = 7, .norm = AG_RMS_NORM, .activation = AG_SILU });
+    read_parameters(params, name);
+    ag_var x = read_x(ctx, name);
+    ag_attention_mask mask = { .lengths = ag_indices(ctx, AG_SHAPE(2), (int64_t[]){ 4, 2 }) };
+    expect_layer(name, params, x, ag_block_forward(&block, x, &mask, NULL));
+    ag_reference_finish(ctx);
+}
+
+Test(reference_layers, block_causal)
+{
+    const char *name = "block_causal";
+    ag_context *ctx = ag_reference_context();
+    ag_params *params = ag_params_new(ctx);
+    ag_block block;
+    ag_block_init(&block, params, "b",
+                  &(ag_block_options){ .d = 6, .heads = 2, .d_ff = 7, .causal = true });
+    read_parameters(params, name);
+    ag_var x = read_x(ctx, name);
+    expect_layer(name, params, x, ag_block_forward(&block, x, NULL, NULL));
+    ag_reference_finish(ctx);
+}
+
+Test(reference_layers, transformer)
+{
+    static const char *const names[] = { "transformer_causal", "transformer_bidirectional" };
+    for (int i = 0; i < 2; i++) {
+        ag_context *ctx = ag_reference_context();
+        ag_params *params = ag_params_new(ctx);
+        ag_transformer model;
+        ag_transformer_init(&model, params, "",
+                            &(ag_transformer_options){ .vocab = 5,
+                                                       .max_tokens = 6,
+                                                       .d_model = 6,
+                                                       .heads = 3,
+                                                       .blocks = 2,
+                                                       .bidirectional = i == 1,
+                                                       .norm = i ? AG_RMS_NORM : AG_LAYER_NORM,
+                                                       .activation = i ? AG_GELU : AG_GELU_TANH });
+        read_parameters(params, names[i]);
+        ag_var tokens = ag_from_tensor(ctx, ag_reference_read(ctx, "transformer_tokens"));
+        expect_layer(names[i], params, AG_NONE, ag_transformer_forward(&model, tokens));
+        ag_reference_finish(ctx);
+    }
+}
+
 /* ---- Optimisers ---- */
 
 static ag_var add_parameter(ag_context *ctx, ag_params *params, const char *name,
@@ -291,6 +420,23 @@ static ag_optimizer *make_adamw_set(ag_params *params)
                     .lr = 0.1, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-3, .weight_decay = 0.3 });
 }
 
+/* The weights of p decay, those of q do not. */
+static ag_optimizer *make_adamw_masked(ag_params *params)
+{
+    ag_optimizer *adamw = make_adamw_set(params);
+    cr_assert(ag_optimizer_set_weight_decay(adamw, ag_params_find(params, "q"), 0));
+    return adamw;
+}
+
+static ag_optimizer *make_adamw_for_p(ag_params *params)
+{
+    ag_optimizer *adamw = ag_adamw_new(
+        params, &(ag_adam_options){
+                    .lr = 0.1, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-3, .weight_decay = -1 });
+    cr_assert(ag_optimizer_set_weight_decay(adamw, ag_params_find(params, "p"), 0.3));
+    return adamw;
+}
+
 static ag_optimizer *make_adamw_without_decay(ag_params *params)
 {
     return ag_adamw_new(params, &(ag_adam_options){ .lr = 0.02, .weight_decay = -1 });
@@ -313,6 +459,8 @@ Test(reference_layers, adamw)
     check_optimizer("adamw", make_adamw);
     check_optimizer("adamw_set", make_adamw_set);
     check_optimizer("adam", make_adamw_without_decay);
+    check_optimizer("adamw_masked", make_adamw_masked);
+    check_optimizer("adamw_masked", make_adamw_for_p);
 }
 
 /* ---- Clipping ---- */

@@ -25,7 +25,7 @@ def save(name, array):
     np.save(FOLDER / f"{name}.npy", np.asarray(array, order="C"))
 
 
-def check_directional(f, args, cotangent, gradients, rng):
+def check_directional(f, args, cotangent, gradients, rng, h):
     """sum_i <gradient_i, direction_i> against a difference of fourth order.
     Entries of -inf stay where they are."""
     directions = [np.where(np.isfinite(a), rng.normal(size=np.shape(a)), 0) for a in args]
@@ -36,20 +36,19 @@ def check_directional(f, args, cotangent, gradients, rng):
         y = np.asarray(f(*[a + t * d for a, d in zip(args, directions)]))
         return np.sum(np.where(np.isfinite(y), y, 0) * weight)
 
-    h = 1e-3
     numeric = (8 * (along(h) - along(-h)) - (along(2 * h) - along(-2 * h))) / (12 * h)
     analytic = sum(np.sum(g * d) for g, d in zip(gradients, directions))
     scale = sum(np.sum(np.abs(g * d)) for g, d in zip(gradients, directions))
     assert abs(analytic - numeric) <= 1e-7 * (scale + 1), (analytic, numeric)
 
 
-def differentiate(f, args, cotangent, rng, smooth=True):
+def differentiate(f, args, cotangent, rng, smooth=True, h=1e-3):
     """The value of f and the gradients of sum(cotangent * f) by each argument."""
     value, vjp = jax.vjp(f, *[jnp.asarray(a) for a in args])
     gradients = [np.asarray(g) for g in vjp(jnp.asarray(cotangent))]
     assert all(np.all(np.isfinite(g)) for g in gradients)
     if smooth:
-        check_directional(f, args, cotangent, gradients, rng)
+        check_directional(f, args, cotangent, gradients, rng, h)
     return np.asarray(value), gradients
 
 
@@ -389,11 +388,174 @@ def write_clipping(rng):
         save(f"clip_{k}_result", np.stack([np.asarray(c[k]) for c in clipped]))
 
 
+# ---- Norms -------------------------------------------------------------------
+
+
+def layer_norm(x, gain=1, bias=0, epsilon=1e-5):
+    mean = jnp.mean(x, -1, keepdims=True)
+    variance = jnp.mean((x - mean) ** 2, -1, keepdims=True)
+    return (x - mean) / jnp.sqrt(variance + epsilon) * gain + bias
+
+
+def rms_norm(x, gain=1, epsilon=1e-5):
+    return x / jnp.sqrt(jnp.mean(x**2, -1, keepdims=True) + epsilon) * gain
+
+
+def write_norms(rng):
+    """Some rows lie far from 0, one is almost constant."""
+    x = rng.normal(size=(2, 3, 5)) * 2
+    x[0, 1] += 1000
+    x[1, 2] = 3 + 1e-3 * rng.normal(size=5)
+    gain, bias = rng.normal(size=(2, 5))
+    c = rng.normal(size=(2, 3, 5))
+    for part, array in (("x", x), ("gain", gain), ("bias", bias), ("cotangent", c)):
+        save(f"norm_{part}", array)
+    forms = {"layer": (layer_norm, (x, gain, bias)), "layer_plain": (layer_norm, (x,)),
+             "layer_epsilon": (lambda x, g, b: layer_norm(x, g, b, 0.3), (x, gain, bias)),
+             "rms": (rms_norm, (x, gain)), "rms_plain": (rms_norm, (x,))}
+    for name, (f, args) in forms.items():
+        y, gradients = differentiate(f, args, c, rng, h=1e-5)
+        for part, array in zip(("y", "dx", "dgain", "dbias"), (y, *gradients)):
+            save(f"norm_{name}_{part}", array)
+
+
+# ---- The transformer and its parts -------------------------------------------
+
+ACTIVATIONS = {"gelu": UNARY["gelu"], "gelu_tanh": UNARY["gelu_tanh"],
+               "relu": lambda a: jnp.where(a > 0, a, 0), "silu": UNARY["silu"]}
+
+
+def feed_forward(p, x, activation):
+    return ACTIVATIONS[activation](x @ p["w_1"] + p["b_1"]) @ p["w_2"] + p["b_2"]
+
+
+def any_norm(p, x):
+    return layer_norm(x, p["gain"], p["bias"]) if "bias" in p else rms_norm(x, p["gain"])
+
+
+def self_attention(p, x, heads, allowed):
+    def project(w):
+        y = x @ w
+        return jnp.swapaxes(y.reshape(y.shape[:-1] + (heads, -1)), -2, -3)
+
+    q, k, v = project(p["w_q"]), project(p["w_k"]), project(p["w_v"])
+    scores = q @ jnp.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1])
+    mixed = jnp.swapaxes(softmax(scores, -1, allowed) @ v, -2, -3)
+    return mixed.reshape(x.shape) @ p["w_o"]
+
+
+def block(p, x, heads, allowed, activation):
+    h = x + self_attention(p["attn"], any_norm(p["norm_1"], x), heads, allowed)
+    return h + feed_forward(p["ff"], any_norm(p["norm_2"], h), activation)
+
+
+def transformer(p, tokens, heads, allowed, activation):
+    x = p["tokens"][tokens] + p["positions"][: tokens.shape[-1]]
+    for one in p["blocks"]:
+        x = block(one, x, heads, allowed, activation)
+    return any_norm(p["norm"], x) @ p["unembedding"]
+
+
+def norm_parameters(rng, d, rms):
+    p = {"gain": 1 + 0.3 * rng.normal(size=d)}
+    return p if rms else p | {"bias": 0.3 * rng.normal(size=d)}
+
+
+def feed_forward_parameters(rng, d, d_ff):
+    return {"w_1": rng.normal(size=(d, d_ff)) * 0.7, "b_1": rng.normal(size=d_ff),
+            "w_2": rng.normal(size=(d_ff, d)) * 0.7, "b_2": rng.normal(size=d)}
+
+
+def block_parameters(rng, d, d_ff, rms):
+    return {"norm_1": norm_parameters(rng, d, rms),
+            "attn": {w: rng.normal(size=(d, d)) * 0.7 for w in ("w_q", "w_k", "w_v", "w_o")},
+            "norm_2": norm_parameters(rng, d, rms), "ff": feed_forward_parameters(rng, d, d_ff)}
+
+
+def leaves(p):
+    """The arrays of nested parameters, in the order in which layers register them."""
+    if isinstance(p, dict):
+        p = list(p.values())
+    return [leaf for part in p for leaf in leaves(part)] if isinstance(p, list) else [p]
+
+
+def rebuild(p, arrays):
+    """The same nest with other arrays, taken from an iterator."""
+    if isinstance(p, dict):
+        return {name: rebuild(part, arrays) for name, part in p.items()}
+    return [rebuild(part, arrays) for part in p] if isinstance(p, list) else next(arrays)
+
+
+def flat(arrays):
+    return np.concatenate([np.ravel(a) for a in arrays])
+
+
+def write_layer(name, rng, p, f, x=None, smooth=True):
+    """All parameters in one vector, in their order, and their gradients likewise; of x too
+    if there is one. f takes the parameters and x."""
+    arrays = leaves(p)
+    args = arrays + ([x] if x is not None else [])
+
+    def run(*a):
+        return f(rebuild(p, iter(a[: len(arrays)])), *a[len(arrays) :])
+
+    c = rng.normal(size=np.shape(run(*[jnp.asarray(a) for a in args])))
+    y, gradients = differentiate(run, args, c, rng, smooth, h=1e-4)
+    parts = {"parameters": flat(arrays), "y": y, "cotangent": c,
+             "gradients": flat(gradients[: len(arrays)])}
+    if x is not None:
+        parts |= {"x": x, "dx": gradients[-1]}
+    for part, array in parts.items():
+        save(f"{name}_{part}", array)
+
+
+def write_transformers(rng):
+    """Blocks: one head, rms and silu, lengths 4 and 2; two heads, causal. Transformers of two
+    blocks: causal; bidirectional with rms."""
+    b, t, d, d_ff, vocab = 2, 4, 6, 7, 5
+    x = rng.normal(size=(b, t, d))
+    for activation in ACTIVATIONS:
+        write_layer(f"feed_forward_{activation}", rng, feed_forward_parameters(rng, d, d_ff),
+                    lambda p, x: feed_forward(p, x, activation), x, activation != "relu")
+    causal = np.tril(np.ones((t, t), bool))
+    lengths = (np.arange(t) < np.array([[4], [2]]))[:, None, None, :]
+    write_layer("block_lengths", rng, block_parameters(rng, d, d_ff, True),
+                lambda p, x: block(p, x, 1, lengths, "silu"), x)
+    write_layer("block_causal", rng, block_parameters(rng, d, d_ff, False),
+                lambda p, x: block(p, x, 2, causal, "gelu"), x)
+    tokens = rng.integers(0, vocab, size=(b, t))
+    save("transformer_tokens", tokens)
+    for name, rms, allowed, activation in (("causal", False, causal, "gelu_tanh"),
+                                           ("bidirectional", True, True, "gelu")):
+        p = {"tokens": rng.normal(size=(vocab, d)), "positions": rng.normal(size=(t + 2, d)),
+             "blocks": [block_parameters(rng, d, 4 * d, rms) for _ in range(2)],
+             "norm": norm_parameters(rng, d, rms), "unembedding": rng.normal(size=(d, vocab))}
+        write_layer(f"transformer_{name}", rng, p,
+                    lambda p: transformer(p, tokens, 3, allowed, activation))
+
+
+def write_masked_decay(_rng):
+    """AdamW whose weight decay is for p alone, from the numbers of write_optimizers."""
+    values = {k: jnp.asarray(np.load(FOLDER / f"optimizer_{k}.npy")) for k in ("p", "q")}
+    steps = {k: np.load(FOLDER / f"optimizer_gradients_{k}.npy") for k in values}
+    optimizer = optax.adamw(0.1, b1=0.8, b2=0.95, eps=1e-3, weight_decay=0.3,
+                            mask={"p": True, "q": False})
+    state, path = optimizer.init(values), {k: [] for k in values}
+    for t in range(10):
+        gradients = {k: jnp.asarray(steps[k][t]) for k in values}
+        updates, state = optimizer.update(gradients, state, values)
+        values = optax.apply_updates(values, updates)
+        for k in values:
+            path[k].append(np.asarray(values[k]))
+    for k in values:
+        save(f"optimizer_adamw_masked_{k}", np.stack(path[k]))
+
+
 def main():
     FOLDER.mkdir(parents=True, exist_ok=True)
     writers = (write_softmax, write_unary, write_cross_entropy, write_binary_cross_entropy,
                write_cumsum, write_ties, write_matmul, write_attentions, write_optimizers,
-               write_clipping)
+               write_clipping, write_norms, write_transformers, write_masked_decay)
     for number, write in enumerate(writers):
         write(np.random.default_rng([20, number]))
 
