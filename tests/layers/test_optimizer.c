@@ -3,6 +3,7 @@
 
 #include <criterion/criterion.h>
 #include <math.h>
+#include <string.h>
 
 static void expect_error(ag_context *ctx, ag_error error, const char *where)
 {
@@ -288,5 +289,66 @@ Test(optimizer, adam_corrects_a_late_parameter_by_its_own_steps)
     ag_backward(ag_sum(b, AG_ALL, 0));
     cr_assert(ag_optimizer_step(adam));
     cr_expect(fabs(ag_item(b) + 0.1) < 1e-8, "the first step is lr: %g", ag_item(b));
+    ag_context_free(ctx);
+}
+
+/* With gradients of 0, only the decay moves a parameter. */
+static void step_without_gradient(ag_optimizer *optimizer, ag_params *params)
+{
+    for (int i = 0; i < ag_params_count(params); i++)
+        give_gradient(ag_params_at(params, i), (double[]){ 0, 0 });
+    cr_assert(ag_optimizer_step(optimizer));
+}
+
+Test(optimizer, weight_decay_of_its_own)
+{
+    ag_context *ctx = new_context();
+    ag_params *params = ag_params_new(ctx);
+    ag_var a = new_parameter(params, "a"), b = new_parameter(params, "b");
+    ag_optimizer *adamw =
+        ag_adamw_new(params, &(ag_adam_options){ .lr = 0.5, .weight_decay = 0.5 });
+    cr_expect(ag_optimizer_set_weight_decay(adamw, b, 0));
+    step_without_gradient(adamw, params);
+    cr_expect_eq(at(a, 0), 0.75);
+    cr_expect_eq(at(b, 0), 1);
+    cr_expect(ag_optimizer_set_weight_decay(adamw, b, 1));
+    step_without_gradient(adamw, params);
+    cr_expect_eq(at(a, 0), 0.5625, "a keeps its own");
+    cr_expect_eq(at(b, 0), 0.5);
+    ag_var late = new_parameter(params, "late"), later = new_parameter(params, "later");
+    cr_expect(ag_optimizer_set_weight_decay(adamw, later, 0), "one that came after the optimiser");
+    step_without_gradient(adamw, params);
+    cr_expect_eq(at(late, 0), 0.75);
+    cr_expect_eq(at(later, 0), 1);
+    ag_context_free(ctx);
+}
+
+Test(optimizer, weight_decay_is_checked)
+{
+    ag_context *ctx = new_context();
+    ag_params *params = ag_params_new(ctx), *others = ag_params_new(ctx);
+    ag_var p = new_parameter(params, "p"), stranger = new_parameter(others, "stranger");
+    ag_optimizer *adamw = ag_adamw_new(params, &(ag_adam_options){ .lr = 1, .weight_decay = 0.5 });
+    static const double wrong[] = { -1, NAN, INFINITY };
+    for (int i = 0; i < 3; i++) {
+        cr_expect_not(ag_optimizer_set_weight_decay(adamw, p, wrong[i]));
+        expect_error(ctx, AG_ERR_ARGUMENT, "a decay that is none");
+    }
+    cr_expect_not(ag_optimizer_set_weight_decay(adamw, stranger, 0));
+    cr_expect(strstr(ag_error_message(ctx), "stranger [2]"), "%s", ag_error_message(ctx));
+    expect_error(ctx, AG_ERR_ARGUMENT, "a parameter of another list");
+    cr_expect_not(ag_optimizer_set_weight_decay(adamw, AG_NONE, 0));
+    expect_error(ctx, AG_ERR_ARGUMENT, "no parameter");
+    cr_expect_not(ag_optimizer_set_weight_decay(adamw, ag_scalar(ctx, 1), 0));
+    expect_error(ctx, AG_ERR_ARGUMENT, "a variable of the step");
+    cr_expect_not(ag_optimizer_set_weight_decay(NULL, p, 0));
+    ag_optimizer *adam = ag_adam_new(params, &(ag_adam_options){ .lr = 1 });
+    cr_expect_not(ag_optimizer_set_weight_decay(adam, p, 0));
+    expect_error(ctx, AG_ERR_ARGUMENT, "Adam");
+    ag_optimizer *sgd = ag_sgd_new(params, &(ag_sgd_options){ .lr = 1 });
+    cr_expect_not(ag_optimizer_set_weight_decay(sgd, p, 0));
+    expect_error(ctx, AG_ERR_ARGUMENT, "SGD");
+    step_without_gradient(adamw, params);
+    cr_expect_eq(at(p, 0), 0.5, "a refused call changes nothing");
     ag_context_free(ctx);
 }
