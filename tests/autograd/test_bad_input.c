@@ -80,6 +80,8 @@ static bool cleared(ag_var v)
     X(sum_to, "sum_to", valid(ag_sum_to(v, AG_SHAPE(3))))                      \
     X(softmax, "softmax", valid(ag_softmax(v, 0)))                             \
     X(log_softmax, "log_softmax", valid(ag_log_softmax(v, 0)))                 \
+    X(layer_norm, "layer_norm", valid(ag_layer_norm(v, AG_NONE, AG_NONE, 0)))  \
+    X(rms_norm, "rms_norm", valid(ag_rms_norm(v, AG_NONE, 0)))                 \
     X(concat_one, "concat", valid(ag_concat(&v, 1, 0)))                        \
     X(stack_one, "stack", valid(ag_stack(&v, 1, 0)))                           \
     X(tape_write_dot, "tape_write_dot", ag_tape_write_dot(v, stderr))
