@@ -19,31 +19,50 @@ static void ask_for_all(struct ag_walk *walk)
         walk->parameters[i].needed = walk->parameters[i].kept = true;
 }
 
-/* Memory for the gradients of parameters, which outlives the step. */
+/* A tensor like value. NULL with an error recorded. */
+static ag_tensor *new_gradient(ag_context *context, ag_lifetime lifetime, const ag_tensor *value)
+{
+    ag_tensor *g = ag_memory_new(context, lifetime, sizeof *g);
+    return g && ag_tensor_allocate_like(context, lifetime, value, g) ? g : NULL;
+}
+
+/* Memory for the gradients: those of parameters outlive the step. */
 static bool make_room(struct ag_walk *walk)
 {
     for (uint32_t i = 0; i < walk->n_parameters; i++) {
         ag_node *node = ag_list_at(&walk->tape->parameters, i);
         if (walk->parameters[i].full && !node->gradient)
-            node->gradient = ag_walk_new_gradient(walk->context, AG_KEEP, &node->value);
+            node->gradient = new_gradient(walk->context, AG_KEEP, &node->value);
         if (walk->parameters[i].full && !node->gradient)
             return false;
+    }
+    for (uint32_t i = 0; i < walk->n_step; i++) {
+        ag_node *node = ag_list_at(&walk->tape->step, i);
+        if (!walk->step[i].full || !walk->step[i].kept || node->has_gradient)
+            continue;
+        ag_tensor *g = ag_memory_new(walk->context, AG_STEP, sizeof *g);
+        if (!g)
+            return false;
+        ag_tensor_put_over(g, NULL, &node->value); /* it takes over the slot's numbers */
+        node->gradient = g;
     }
     return true;
 }
 
 static void put_gradient(struct ag_walk *walk, ag_node *node, ag_slot *s)
 {
+    ag_tensor given;
     if (!s->full || !s->kept)
         return;
-    if (!node->gradient) {
-        node->gradient = s->tensor; /* of this step, like the node */
+    ag_tensor_put_over(&given, s->data, &node->value);
+    if (!node->gradient->data) {
+        node->gradient->data = s->data;
     } else {
         if (node->has_gradient)
-            ag_compute_accumulate(walk->context, s->tensor, node->gradient);
+            ag_compute_accumulate(walk->context, &given, node->gradient);
         else
-            memcpy(node->gradient->data, s->tensor->data, ag_tensor_bytes(s->tensor));
-        ag_walk_recycle_gradient(walk->context, s->tensor);
+            memcpy(node->gradient->data, s->data, ag_tensor_bytes(&given));
+        ag_memory_recycle(walk->context, s->data, ag_tensor_bytes(&given));
     }
     node->has_gradient = true;
 }
@@ -177,7 +196,7 @@ static void ask_for(struct ag_walk *walk, const ag_var *inputs, int n)
 static ag_var gradient_variable(struct ag_walk *walk, ag_var input, ag_var cotangent)
 {
     ag_slot *s = ag_walk_slot(walk, input);
-    ag_tensor *zeros;
+    ag_tensor *zeros, gradient;
     if (s && s->full && walk->recording) {
         bool given = s->given || s->var.index == cotangent.index;
         s->given = true;
@@ -186,8 +205,9 @@ static ag_var gradient_variable(struct ag_walk *walk, ag_var input, ag_var cotan
     if (s && s->full) {
         bool given = s->given;
         s->given = true;
-        return given ? ag_from_tensor(walk->context, s->tensor)
-                     : ag_leaf(walk->context, s->tensor, false);
+        ag_tensor_put_over(&gradient, s->data, ag_value(input));
+        return given ? ag_from_tensor(walk->context, &gradient)
+                     : ag_leaf(walk->context, &gradient, false);
     }
     ag_var v = ag_empty_like(input, &zeros);
     return zeros && ag_tensor_fill(walk->context, zeros, 0.0) ? v : ag_poisoned(walk->context);

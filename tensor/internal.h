@@ -96,6 +96,21 @@ void ag_tensor_extent(const ag_tensor *x, uintptr_t *first, uintptr_t *end);
 /* A contiguous tensor over given memory. */
 ag_tensor ag_tensor_over(void *data, ag_dtype dtype, ag_shape shape);
 
+/* The same in place, with the dtype and sizes of like. */
+void ag_tensor_put_over(ag_tensor *tensor, void *data, const ag_tensor *like);
+
+/* Makes *tensor contiguous, with uninitialised memory and the dtype and sizes of like. */
+bool ag_tensor_allocate_like(ag_context *context, ag_lifetime lifetime, const ag_tensor *like,
+                             ag_tensor *tensor);
+
+static inline bool ag_tensor_same_shape(const ag_tensor *a, const ag_tensor *b)
+{
+    bool same = a->rank == b->rank;
+    for (int i = 0; same && i < a->rank; i++)
+        same = a->dims[i] == b->dims[i];
+    return same;
+}
+
 /* Rounds towards zero; NaN gives 0, numbers out of range the nearest integer. */
 int64_t ag_to_int64(double value);
 
