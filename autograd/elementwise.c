@@ -196,7 +196,7 @@ static void scale_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 
 static void scale_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    dx[0] = ag_fused_unary(AG_UNARY_SCALE, number(node), dy);
+    dx[0] = ag_fused_unary_onto(AG_UNARY_SCALE, number(node), dy);
 }
 
 const ag_op ag_op_scale = { .name = "scale",

@@ -166,6 +166,35 @@ ag_var ag_fused_unary(ag_unary kind, double parameter, ag_var x)
     return v;
 }
 
+/* Where dy's numbers can be overwritten: in its own buffer, which goes with it.
+ * Otherwise in a new variable. */
+static ag_var room_onto(ag_var dy, ag_tensor **dx)
+{
+    ag_node *node = ag_node_find(dy);
+    if (!node || !node->owns_data || !ag_tensor_is_contiguous(&node->value))
+        return ag_empty_like(dy, dx);
+    *dx = &node->value;
+    return dy;
+}
+
+ag_var ag_fused_binary_onto(ag_binary kind, ag_var saved, ag_var dy)
+{
+    ag_tensor *dx;
+    ag_var v = room_onto(dy, &dx);
+    if (dx)
+        ag_compute_binary(dy.context, kind, ag_value(saved), ag_value(dy), dx);
+    return v;
+}
+
+ag_var ag_fused_unary_onto(ag_unary kind, double parameter, ag_var dy)
+{
+    ag_tensor *dx;
+    ag_var v = room_onto(dy, &dx);
+    if (dx)
+        ag_compute_unary(dy.context, kind, parameter, ag_value(dy), dx);
+    return v;
+}
+
 ag_var ag_scalar_like(ag_var x, double value)
 {
     ag_tensor tensor;

@@ -182,6 +182,11 @@ ag_var ag_empty_like(ag_var x, ag_tensor **value);
 ag_var ag_fused_binary(ag_binary kind, ag_var a, ag_var b);
 ag_var ag_fused_unary(ag_unary kind, double parameter, ag_var x);
 
+/* kind(saved, dy) and kind(dy), saved of dy's shape, written over dy where dy owns its
+ * buffer: the last thing that a fused rule may do with dy. */
+ag_var ag_fused_binary_onto(ag_binary kind, ag_var saved, ag_var dy);
+ag_var ag_fused_unary_onto(ag_unary kind, double parameter, ag_var dy);
+
 /* A scalar of x's dtype. */
 ag_var ag_scalar_like(ag_var x, double value);
 
