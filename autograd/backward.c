@@ -2,7 +2,6 @@
  * them; both begin with the same walk over the tape (walk.c). */
 #include "walk.h"
 
-#include <string.h>
 
 /* ---- ag_backward: into the variables ---- */
 
@@ -15,27 +14,16 @@ static void ask_for_all(struct ag_walk *walk)
         walk->step[i].needed = node->requires_gradient;
         walk->step[i].kept = node->requires_gradient && (!node->op || node->retains_gradient);
     }
-    for (uint32_t i = 0; i < walk->n_parameters; i++)
-        walk->parameters[i].needed = walk->parameters[i].kept = true;
-}
-
-/* A tensor like value. NULL with an error recorded. */
-static ag_tensor *new_gradient(ag_context *context, ag_lifetime lifetime, const ag_tensor *value)
-{
-    ag_tensor *g = ag_memory_new(context, lifetime, sizeof *g);
-    return g && ag_tensor_allocate_like(context, lifetime, value, g) ? g : NULL;
-}
-
-/* Memory for the gradients: those of parameters outlive the step. */
-static bool make_room(struct ag_walk *walk)
-{
     for (uint32_t i = 0; i < walk->n_parameters; i++) {
         ag_node *node = ag_list_at(&walk->tape->parameters, i);
-        if (walk->parameters[i].full && !node->gradient)
-            node->gradient = new_gradient(walk->context, AG_KEEP, &node->value);
-        if (walk->parameters[i].full && !node->gradient)
-            return false;
+        walk->parameters[i].needed = walk->parameters[i].kept = true;
+        walk->parameters[i].home = node->has_gradient ? NULL : node;
     }
+}
+
+/* Headers for the gradients of this step's variables, whose numbers the slots hold. */
+static bool make_room(struct ag_walk *walk)
+{
     for (uint32_t i = 0; i < walk->n_step; i++) {
         ag_node *node = ag_list_at(&walk->tape->step, i);
         if (!walk->step[i].full || !walk->step[i].kept || node->has_gradient)
@@ -43,25 +31,21 @@ static bool make_room(struct ag_walk *walk)
         ag_tensor *g = ag_memory_new(walk->context, AG_STEP, sizeof *g);
         if (!g)
             return false;
-        ag_tensor_put_over(g, NULL, &node->value); /* it takes over the slot's numbers */
+        ag_tensor_put_over(g, walk->step[i].data, &node->value);
         node->gradient = g;
     }
     return true;
 }
 
+/* A gradient that was absent has its numbers in place. */
 static void put_gradient(struct ag_walk *walk, ag_node *node, ag_slot *s)
 {
     ag_tensor given;
     if (!s->full || !s->kept)
         return;
-    ag_tensor_put_over(&given, s->data, &node->value);
-    if (!node->gradient->data) {
-        node->gradient->data = s->data;
-    } else {
-        if (node->has_gradient)
-            ag_compute_accumulate(walk->context, &given, node->gradient);
-        else
-            memcpy(node->gradient->data, s->data, ag_tensor_bytes(&given));
+    if (node->has_gradient) {
+        ag_tensor_put_over(&given, s->data, &node->value);
+        ag_compute_accumulate(walk->context, &given, node->gradient);
         ag_memory_recycle(walk->context, s->data, ag_tensor_bytes(&given));
     }
     node->has_gradient = true;

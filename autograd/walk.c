@@ -44,25 +44,41 @@ static bool accumulate(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
     return ag_compute_accumulate(walk->context, x, &sum);
 }
 
+ag_tensor *ag_walk_new_gradient(ag_context *context, ag_lifetime lifetime, const ag_tensor *value)
+{
+    ag_tensor *g = ag_memory_new(context, lifetime, sizeof *g);
+    return g && ag_tensor_allocate_like(context, lifetime, value, g) ? g : NULL;
+}
+
+/* Memory for the gradient of a slot that is empty. */
+static void *room_for(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
+{
+    if (!s->home)
+        return ag_memory_new(walk->context, AG_STEP, ag_tensor_bytes(x));
+    if (!s->home->gradient)
+        s->home->gradient = ag_walk_new_gradient(walk->context, AG_KEEP, x);
+    return s->home->gradient ? s->home->gradient->data : NULL;
+}
+
 /* slot += x, by copy. */
 static bool add_tensor(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
 {
     ag_tensor copy;
     if (s->full)
         return accumulate(walk, s, x);
-    if (!ag_tensor_allocate_like(walk->context, AG_STEP, x, &copy) ||
-        !ag_tensor_copy(walk->context, &copy, x))
+    s->data = room_for(walk, s, x);
+    if (!s->data)
         return false;
-    s->data = copy.data;
+    ag_tensor_put_over(&copy, s->data, x);
     s->full = true;
-    return true;
+    return ag_tensor_copy(walk->context, &copy, x);
 }
 
 /* slot += x, where x's buffer has no other owner any more. */
 static bool give_tensor(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
 {
-    if (s->full) {
-        bool added = accumulate(walk, s, x);
+    if (s->full || s->home) {
+        bool added = add_tensor(walk, s, x);
         ag_memory_recycle(walk->context, x->data, ag_tensor_bytes(x));
         return added;
     }
