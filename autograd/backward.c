@@ -2,7 +2,6 @@
  * them; both begin with the same walk over the tape (walk.c). */
 #include "walk.h"
 
-
 /* ---- ag_backward: into the variables ---- */
 
 /* Every variable that asks for a gradient is needed; leaves and those named to
