@@ -57,10 +57,10 @@ static void matmul_forward(ag_node *node)
         int64_t rows = ag_shape_count(ag_shape_make(a->rank - 1, a->dims));
         ag_tensor a_rows = ag_tensor_over(a->data, a->dtype, AG_SHAPE(rows, k));
         ag_tensor c_rows = ag_tensor_over(c->data, c->dtype, AG_SHAPE(rows, n));
-        ag_compute_matmul(context, &a_rows, b, &c_rows);
+        ag_compute_matmul(context, &a_rows, b, NULL, &c_rows);
     } else if (with_leading_axes(context, a, c, &a_view) &&
                with_leading_axes(context, b, c, &b_view)) {
-        ag_compute_matmul(context, &a_view, &b_view, c);
+        ag_compute_matmul(context, &a_view, &b_view, NULL, c);
     }
 }
 
