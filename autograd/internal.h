@@ -217,7 +217,7 @@ ag_var ag_softmax_over(ag_var x, unsigned axes);
     X(sign) X(equal) X(greater) X(argmax) \
     X(where) X(masked_fill) X(cast) \
     X(sum) X(max) X(logsumexp) X(cumsum) \
-    X(matmul) \
+    X(matmul) X(affine) \
     X(permute) X(reshape) X(slice) X(unslice) X(flip) X(broadcast_to) X(sum_to) X(contiguous) \
     X(concat) X(gather_rows) X(scatter_add_rows) \
     X(softmax) X(log_softmax) X(cross_entropy)

@@ -39,7 +39,4 @@ bool ag_init_fill(ag_context *context, const char *name, ag_init init, ag_tensor
 bool ag_layer_can_start(const ag_params *params, const char *operation, const void *layer,
                         const char *name, const void *options);
 
-/* y = x W + b, b may be absent; x [.., m, d_in] has been checked. */
-ag_var ag_affine(ag_var x, ag_var w, ag_var b);
-
 #endif

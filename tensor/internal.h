@@ -198,9 +198,17 @@ bool ag_compute_masked_fill(ag_context *context, const ag_tensor *x, const ag_te
 /* y = y + x; y contiguous, x of y's shape with any strides. */
 bool ag_compute_accumulate(ag_context *context, const ag_tensor *x, ag_tensor *y);
 
-/* y [.., m, n] = a [.., m, k] b [.., k, n]; all three of one rank >= 2, the
- * leading axes of a and b broadcast to y's. k may be 0. */
-bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor *b, ag_tensor *y);
+/* What a matrix product is added to; each may be NULL. */
+typedef struct ag_matmul_start {
+    const ag_tensor *row;    /* [n], the same for all rows */
+    const ag_tensor *matrix; /* of y's shape; may be y itself */
+} ag_matmul_start;
+
+/* y [.., m, n] = a [.., m, k] b [.., k, n] + row + matrix; a, b and y of one
+ * rank >= 2, the leading axes of a and b broadcast to y's. k may be 0, start
+ * NULL. */
+bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor *b,
+                       const ag_matmul_start *start, ag_tensor *y);
 
 /* Sum or maximum over the axes whose bit is set in axes (bit i: axis i of x);
  * y has the remaining sizes in order (or 1 for reduced ones: only its count

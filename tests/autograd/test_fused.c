@@ -133,6 +133,25 @@ static ag_var cross_entropy_terms(ag_var x, ag_var loss, ag_var dloss)
     return ag_mul(ag_softmax(x, -1), ag_abs(dloss));
 }
 
+/* The same matrix for the result and for its terms; test_affine.c checks the other gradients. */
+static ag_var affine_matrix(ag_var x)
+{
+    ag_shape shape = ag_shape_of(x);
+    ag_random random = ag_random_stream(13, "affine", 0);
+    return ag_normal(x.context, &random, AG_SHAPE(shape.dims[shape.rank - 1], 9));
+}
+
+static ag_var apply_affine(ag_var x, ag_random *random)
+{
+    return ag_affine(x, affine_matrix(x), ag_normal(x.context, random, AG_SHAPE(9)));
+}
+
+static ag_var affine_terms(ag_var x, ag_var y, ag_var dy)
+{
+    (void)y;
+    return ag_affine(ag_abs(dy), ag_transpose(ag_abs(affine_matrix(x)), 0, 1), AG_NONE);
+}
+
 static const fused_case cases[] = {
     { "sub", apply_sub, elementwise_terms },
     { "mul", apply_mul, mul_terms },
@@ -143,6 +162,7 @@ static const fused_case cases[] = {
     { "gelu", apply_gelu, elementwise_terms },
     { "gelu_tanh", apply_gelu_tanh, elementwise_terms },
     { "silu", apply_silu, elementwise_terms },
+    { "affine", apply_affine, affine_terms },
     { "softmax", apply_softmax, softmax_terms },
     { "log_softmax", apply_log_softmax, log_softmax_terms },
     { "cross_entropy", apply_cross_entropy_mean, cross_entropy_terms },
