@@ -290,6 +290,16 @@ AG_API ag_var ag_scatter_add_rows(ag_var rows, ag_var indices, int64_t v);
 AG_API ag_var ag_softmax(ag_var x, int axis);
 AG_API ag_var ag_log_softmax(ag_var x, int axis);
 
+/* y = (x - mean x) / sqrt(var x + epsilon) gain + bias along the last axis, of
+ * size d, var the mean of (x - mean x)^2 (Ba, Kiros, Hinton 2016). gain and bias
+ * are [d]; either may be absent (AG_NONE). epsilon 0 stands for 1e-5.
+ * AG_ERR_SHAPE: gain or bias does not fit. AG_ERR_ARGUMENT: epsilon is negative
+ * or not finite. */
+AG_API ag_var ag_layer_norm(ag_var x, ag_var gain, ag_var bias, double epsilon);
+
+/* y = x / sqrt(mean x^2 + epsilon) gain (Zhang, Sennrich 2019); otherwise the same. */
+AG_API ag_var ag_rms_norm(ag_var x, ag_var gain, double epsilon);
+
 typedef enum ag_reduction { AG_MEAN = 0, AG_SUM } ag_reduction;
 
 typedef struct ag_cross_entropy_options {

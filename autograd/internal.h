@@ -220,7 +220,7 @@ ag_var ag_softmax_over(ag_var x, unsigned axes);
     X(matmul) X(affine) \
     X(permute) X(reshape) X(slice) X(unslice) X(flip) X(broadcast_to) X(sum_to) X(contiguous) \
     X(concat) X(gather_rows) X(scatter_add_rows) \
-    X(softmax) X(log_softmax) X(cross_entropy)
+    X(softmax) X(log_softmax) X(layer_norm) X(rms_norm) X(cross_entropy)
 /* clang-format on */
 
 #define AG_DECLARE_OPERATION(name) extern const ag_op ag_op_##name;

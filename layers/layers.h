@@ -3,7 +3,12 @@
  *   1  parameters and how they start
  *   2  linear
  *   3  self-attention
- *   4  optimisers
+ *   4  embeddings: tokens and learned positions
+ *   5  norms
+ *   6  feed-forward
+ *   7  the transformer block
+ *   8  the transformer
+ *   9  optimisers
  */
 #ifndef AG_LAYERS_H
 #define AG_LAYERS_H
@@ -150,7 +155,171 @@ AG_API ag_var ag_attention_forward(const ag_attention *attention, ag_var x,
 AG_API ag_var ag_attention_forward_masked(const ag_attention *attention, ag_var x,
                                           const ag_attention_mask *mask, ag_attention_trace *trace);
 
-/* ---- 4  Optimisers ----------------------------------------------------- */
+/* ---- 4  Embeddings ----------------------------------------------------- */
+
+typedef struct ag_embedding_options {
+    int64_t count; /* how many things: tokens of a vocabulary, positions */
+    int64_t d;     /* numbers for each of them */
+    ag_init init;  /* default N(0, 0.02^2), as in GPT-2; LECUN_NORMAL, which is the
+                    * zero of ag_init, stands for it: count is no fan-in */
+} ag_embedding_options;
+
+/* A table of what is known of each of count things: y_k = row index_k of w.
+ * Parameter w [count, d]. */
+typedef struct ag_embedding {
+    ag_embedding_options options;
+    ag_var w;
+} ag_embedding;
+
+/* AG_ERR_ARGUMENT: count or d below 1. */
+AG_API bool ag_embedding_init(ag_embedding *embedding, ag_params *params, const char *name,
+                              const ag_embedding_options *options);
+
+/* indices i64 [..] -> [.., d]. AG_ERR_INDEX: one outside of 0 .. count - 1. */
+AG_API ag_var ag_embedding_forward(const ag_embedding *embedding, ag_var indices);
+
+/* Learned positions: adds row i of w to token i of x [.., t, d].
+ * AG_ERR_SHAPE: another d, or more than count tokens. */
+AG_API ag_var ag_embedding_add_positions(const ag_embedding *positions, ag_var x);
+
+/* ---- 5  Norms ---------------------------------------------------------- */
+
+typedef enum ag_norm_kind {
+    AG_LAYER_NORM = 0, /* (x - mean x) / sqrt(var x + epsilon) gain + bias; see ag_layer_norm */
+    AG_RMS_NORM        /* x / sqrt(mean x^2 + epsilon) gain; see ag_rms_norm */
+} ag_norm_kind;
+
+typedef struct ag_norm_options {
+    int64_t d; /* size of the last axis */
+    ag_norm_kind kind;
+    double epsilon; /* default 1e-5 */
+} ag_norm_options;
+
+/* Parameters gain [d], ones at first, and, of a layer norm, bias [d], zeros. */
+typedef struct ag_norm {
+    ag_norm_options options;
+    ag_var gain, bias; /* bias is absent in an RMS norm */
+} ag_norm;
+
+/* AG_ERR_ARGUMENT: d below 1, an unknown kind, an epsilon that is negative or
+ * not finite. */
+AG_API bool ag_norm_init(ag_norm *norm, ag_params *params, const char *name,
+                         const ag_norm_options *options);
+AG_API ag_var ag_norm_forward(const ag_norm *norm, ag_var x); /* [.., d] -> [.., d] */
+
+/* ---- 6  Feed-forward --------------------------------------------------- */
+
+typedef enum ag_activation { AG_GELU = 0, AG_GELU_TANH, AG_RELU_ACTIVATION, AG_SILU } ag_activation;
+
+typedef struct ag_feed_forward_options {
+    int64_t d;
+    int64_t d_ff; /* size of the hidden layer; default 4 d */
+    ag_activation activation;
+    bool no_bias;
+    ag_init init; /* of the matrices; default LECUN_NORMAL */
+} ag_feed_forward_options;
+
+/* Every token by itself: y = activation(x W_1 + b_1) W_2 + b_2 with
+ * W_1 [d, d_ff], b_1 [d_ff], W_2 [d_ff, d], b_2 [d] (Vaswani et al. 2017).
+ * Parameters w_1, b_1, w_2, b_2. */
+typedef struct ag_feed_forward {
+    ag_feed_forward_options options;
+    ag_var w_1, b_1, w_2, b_2; /* the biases are absent with no_bias */
+} ag_feed_forward;
+
+/* AG_ERR_ARGUMENT: d below 1, a negative d_ff, an unknown activation. */
+AG_API bool ag_feed_forward_init(ag_feed_forward *layer, ag_params *params, const char *name,
+                                 const ag_feed_forward_options *options);
+AG_API ag_var ag_feed_forward_forward(const ag_feed_forward *layer,
+                                      ag_var x); /* [.., d] likewise */
+
+/* ---- 7  The transformer block ------------------------------------------ */
+
+typedef struct ag_block_options {
+    int64_t d;     /* size of a token */
+    int64_t heads; /* default 1; d_k = d_v = d / heads */
+    int64_t d_ff;  /* default 4 d */
+    bool causal;   /* token i attends to tokens 0 .. i only; default all */
+    ag_norm_kind norm;
+    ag_activation activation;
+    ag_init init;          /* of the matrices; default LECUN_NORMAL */
+    double residual_scale; /* attn.w_o and ff.w_2, whose results are added to x, start
+                            * so many times as large; default 1 */
+} ag_block_options;
+
+/* The pre-norm transformer block (Vaswani et al. 2017; the norms in front as
+ * in GPT-2, Radford et al. 2019):
+ *
+ *   h = x + attention(norm_1(x))
+ *   y = h + feed_forward(norm_2(h))        x, h, y [.., t, d]
+ *
+ * Parameters norm_1.*, attn.w_q, w_k, w_v and w_o (no biases there), norm_2.*,
+ * ff.*. */
+typedef struct ag_block {
+    ag_block_options options;
+    ag_norm norm_1, norm_2;
+    ag_attention attention;
+    ag_feed_forward feed_forward;
+} ag_block;
+
+/* AG_ERR_ARGUMENT: d below 1, heads that do not divide it, and what the parts
+ * refuse. After an error the block is empty and the list as it was. */
+AG_API bool ag_block_init(ag_block *block, ag_params *params, const char *name,
+                          const ag_block_options *options);
+
+/* mask and trace are those of the attention; either may be NULL. */
+AG_API ag_var ag_block_forward(const ag_block *block, ag_var x, const ag_attention_mask *mask,
+                               ag_attention_trace *trace);
+
+/* ---- 8  The transformer ------------------------------------------------ */
+
+typedef struct ag_transformer_options {
+    int64_t vocab;      /* how many tokens there are */
+    int64_t max_tokens; /* in a sequence */
+    int64_t d_model;    /* size of a token */
+    int64_t heads;      /* default 1; they divide d_model */
+    int64_t blocks;
+    int64_t d_ff;       /* default 4 d_model */
+    bool bidirectional; /* default causal */
+    ag_norm_kind norm;
+    ag_activation activation;
+} ag_transformer_options;
+
+/* A language model: what comes after (or, bidirectional, stands at) each token.
+ *
+ *   x = tokens.w[token] + positions.w[0 .. t - 1]      [.., t, d_model]
+ *   x = block(x)                                       blocks of them
+ *   logits = norm(x) W                                 [.., t, vocab], W = unembedding.w
+ *
+ * Parameters tokens.w, positions.w, block.0.*, block.1.*, .., norm.*,
+ * unembedding.w (not tied to tokens.w). Matrices and embeddings start as
+ * N(0, 0.02^2); attn.w_o and ff.w_2 of each block as N(0, 0.02^2 / (2 blocks)),
+ * because 2 blocks of their results are added up (GPT-2). */
+typedef struct ag_transformer {
+    ag_transformer_options options;
+    ag_embedding tokens, positions;
+    ag_block *blocks; /* options.blocks of them; they live until the context ends */
+    ag_norm norm;
+    ag_linear unembedding;
+} ag_transformer;
+
+/* name may be "". AG_ERR_ARGUMENT: a size below 1, d_model that is no multiple
+ * of heads, and what the parts refuse. After an error the model is empty and
+ * the list as it was. */
+AG_API bool ag_transformer_init(ag_transformer *model, ag_params *params, const char *name,
+                                const ag_transformer_options *options);
+
+/* tokens i64 [.., t] -> logits [.., t, vocab]. AG_ERR_SHAPE: t above max_tokens.
+ * AG_ERR_INDEX: a token outside of 0 .. vocab - 1. */
+AG_API ag_var ag_transformer_forward(const ag_transformer *model, ag_var tokens);
+
+/* The same with a mask for every block's attention, and with what each block's
+ * attention computed: traces has room for options.blocks. Either may be NULL. */
+AG_API ag_var ag_transformer_forward_masked(const ag_transformer *model, ag_var tokens,
+                                            const ag_attention_mask *mask,
+                                            ag_attention_trace *traces);
+
+/* ---- 9  Optimisers ----------------------------------------------------- */
 
 /* An optimiser lives until the context ends. */
 typedef struct ag_optimizer ag_optimizer;
@@ -185,6 +354,18 @@ AG_API bool ag_optimizer_step(ag_optimizer *optimizer);
 AG_API double ag_optimizer_lr(const ag_optimizer *optimizer);
 AG_API bool ag_optimizer_set_lr(ag_optimizer *optimizer, double lr); /* lr >= 0 */
 AG_API int64_t ag_optimizer_steps(const ag_optimizer *optimizer);
+
+/* A weight decay of its own for one parameter, from the next step on.
+ * AG_ERR_ARGUMENT: the optimiser is not AdamW, the parameter is not in its list,
+ * weight_decay is negative or not finite. */
+AG_API bool ag_optimizer_set_weight_decay(ag_optimizer *optimizer, ag_var parameter,
+                                          double weight_decay);
+
+/* The usual rule for a transformer: of its parameters, only the matrices that
+ * multiply (attention, feed-forward, unembedding) decay; embeddings, gains and
+ * biases do not. The same errors. */
+AG_API bool ag_transformer_decay_matrices_only(const ag_transformer *model,
+                                               ag_optimizer *optimizer);
 
 #ifdef __cplusplus
 }

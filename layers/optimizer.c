@@ -15,10 +15,11 @@
 /* What is remembered of one parameter: u, or m and v. NULL where not needed. */
 typedef struct moments {
     ag_tensor *first, *second;
-    int64_t steps; /* of this parameter: t in Adam's formulas */
+    int64_t steps;       /* of this parameter: t in Adam's formulas */
+    double weight_decay; /* of this parameter; AdamW only */
 } moments;
 
-typedef enum method { METHOD_SGD, METHOD_ADAM } method;
+typedef enum method { METHOD_SGD, METHOD_ADAM, METHOD_ADAMW } method;
 
 struct ag_optimizer {
     ag_params *params;
@@ -61,11 +62,11 @@ static bool extend_state(ag_optimizer *optimizer)
     int count = optimizer->params->count;
     if (!reserve_state(optimizer, count))
         return false;
-    bool adam = optimizer->method == METHOD_ADAM;
+    bool adam = optimizer->method != METHOD_SGD;
     bool first = adam || optimizer->sgd.momentum > 0, second = adam;
     while (optimizer->count < count) {
         ag_var p = optimizer->params->entries[optimizer->count].var;
-        moments made = { 0 };
+        moments made = { .weight_decay = optimizer->adam.weight_decay };
         if ((first && !(made.first = zeros_like(p))) || (second && !(made.second = zeros_like(p))))
             return false;
         optimizer->state[optimizer->count++] = made;
@@ -120,8 +121,8 @@ ag_optimizer *ag_sgd_new(ag_params *params, const ag_sgd_options *options)
 }
 
 /* Adam and AdamW: weight_decay is what is used, after its default. */
-static ag_optimizer *new_adam(ag_params *params, const char *name, const ag_adam_options *options,
-                              double weight_decay)
+static ag_optimizer *new_adam(ag_params *params, method method, const char *name,
+                              const ag_adam_options *options, double weight_decay)
 {
     ag_adam_options o = *options;
     o.beta1 = o.beta1 == 0 ? 0.9 : o.beta1;
@@ -142,7 +143,7 @@ static ag_optimizer *new_adam(ag_params *params, const char *name, const ag_adam
         return NULL;
     }
     return new_optimizer(
-        &(ag_optimizer){ .params = params, .method = METHOD_ADAM, .lr = o.lr, .adam = o });
+        &(ag_optimizer){ .params = params, .method = method, .lr = o.lr, .adam = o });
 }
 
 ag_optimizer *ag_adam_new(ag_params *params, const ag_adam_options *options)
@@ -155,7 +156,7 @@ ag_optimizer *ag_adam_new(ag_params *params, const ag_adam_options *options)
                 options->weight_decay);
         return NULL;
     }
-    return new_adam(params, name, options, 0);
+    return new_adam(params, METHOD_ADAM, name, options, 0);
 }
 
 ag_optimizer *ag_adamw_new(ag_params *params, const ag_adam_options *options)
@@ -164,7 +165,7 @@ ag_optimizer *ag_adamw_new(ag_params *params, const ag_adam_options *options)
     if (!check_start(params, name, options, options ? &options->lr : NULL))
         return NULL;
     double decay = options->weight_decay;
-    return new_adam(params, name, options, decay == 0 ? 0.01 : decay < 0 ? 0 : decay);
+    return new_adam(params, METHOD_ADAMW, name, options, decay == 0 ? 0.01 : decay < 0 ? 0 : decay);
 }
 
 /* ---- A step ---- */
@@ -224,7 +225,7 @@ static bool update(ag_optimizer *optimizer, ag_var parameter, moments *state)
         .beta1 = o->beta1,
         .beta2 = o->beta2,
         .epsilon = o->epsilon,
-        .weight_decay = o->weight_decay,
+        .weight_decay = state->weight_decay,
         .correction1 = 1 - power(o->beta1, state->steps),
         .correction2 = 1 - power(o->beta2, state->steps),
     };
@@ -263,6 +264,43 @@ bool ag_optimizer_set_lr(ag_optimizer *optimizer, double lr)
                        "optimizer_set_lr: lr is %g, but must be at least 0", lr);
     }
     optimizer->lr = lr;
+    return true;
+}
+
+/* The place of a parameter in the optimiser's list; -1 if it is not there. */
+static int place_of(const ag_optimizer *optimizer, ag_var parameter)
+{
+    const ag_params *params = optimizer->params;
+    for (int i = 0; i < params->count; i++) {
+        ag_var p = params->entries[i].var;
+        if (p.context == parameter.context && p.index == parameter.index &&
+            p.generation == parameter.generation)
+            return i;
+    }
+    return -1;
+}
+
+bool ag_optimizer_set_weight_decay(ag_optimizer *optimizer, ag_var parameter, double weight_decay)
+{
+    static const char name[] = "optimizer_set_weight_decay";
+    if (!optimizer || ag_status(optimizer->params->context) != AG_OK)
+        return false;
+    char text[160];
+    ag_context *context = optimizer->params->context;
+    if (optimizer->method != METHOD_ADAMW)
+        return ag_fail(context, AG_ERR_ARGUMENT, "%s: only AdamW decays weights", name);
+    if (!(weight_decay >= 0) || !isfinite(weight_decay))
+        return ag_fail(context, AG_ERR_ARGUMENT,
+                       "%s: weight_decay is %g, but must be a finite number from 0 on", name,
+                       weight_decay);
+    int place = place_of(optimizer, parameter);
+    if (place < 0)
+        return ag_fail(
+            context, AG_ERR_ARGUMENT, "%s: %s is not among the parameters of this optimiser", name,
+            ag_is_valid(parameter) ? ag_describe(parameter, text, sizeof text) : "this variable");
+    if (!extend_state(optimizer))
+        return false;
+    optimizer->state[place].weight_decay = weight_decay;
     return true;
 }
 

@@ -237,6 +237,26 @@ bool ag_compute_softmax(ag_context *context, ag_softmax_kind kind, const ag_tens
 bool ag_compute_softmax_backward(ag_context *context, ag_softmax_kind kind, const ag_tensor *y,
                                  const ag_tensor *dy, ag_tensor *dx);
 
+/* Along the last axis of contiguous x [.., n]:
+ *   layer norm  h = (x - mean) / sqrt(variance + epsilon)
+ *   RMS norm    h = x / sqrt(mean of x^2 + epsilon)
+ *   either      y = h gain + bias
+ * gain and bias are contiguous [n], or NULL for 1 and 0. What backward reads of
+ * each row is written to statistics, contiguous [rows, AG_NORM_STATISTICS]. */
+typedef enum ag_norm_rows { AG_ROWS_LAYER_NORM, AG_ROWS_RMS_NORM } ag_norm_rows;
+enum { AG_NORM_STATISTICS = 3 };
+bool ag_compute_norm(ag_context *context, ag_norm_rows kind, double epsilon, const ag_tensor *x,
+                     const ag_tensor *gain, const ag_tensor *bias, ag_tensor *y,
+                     ag_tensor *statistics);
+
+/* Contiguous gradients; those that are not asked for are NULL. */
+typedef struct ag_norm_gradients {
+    ag_tensor *x, *gain, *bias;
+} ag_norm_gradients;
+bool ag_compute_norm_backward(ag_context *context, ag_norm_rows kind, const ag_tensor *x,
+                              const ag_tensor *gain, const ag_tensor *statistics,
+                              const ag_tensor *dy, const ag_norm_gradients *gradients);
+
 /* losses[i] = -log softmax(logits_i)[labels_i], 0 for rows with *ignore;
  * logits contiguous [rows, classes], labels contiguous i64 [rows], losses
  * [rows]. ignore may be NULL. AG_ERR_INDEX for a label out of range. */

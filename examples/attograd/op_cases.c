@@ -85,6 +85,12 @@ F(softmax, ag_softmax(x[0], -1))
 F(softmax_first, ag_softmax(x[0], 0))
 F(log_softmax, ag_log_softmax(x[0], -1))
 F(log_softmax_first, ag_log_softmax(x[0], 0))
+F(layer_norm, ag_layer_norm(x[0], x[1], x[2], 0))
+F(layer_norm_plain, ag_layer_norm(x[0], AG_NONE, AG_NONE, 1e-3))
+F(layer_norm_gain, ag_layer_norm(x[0], x[1], AG_NONE, 0))
+F(layer_norm_bias, ag_layer_norm(x[0], AG_NONE, x[1], 0))
+F(rms_norm, ag_rms_norm(x[0], x[1], 0))
+F(rms_norm_plain, ag_rms_norm(ag_transpose(x[0], 0, 1), AG_NONE, 0.1))
 F(binary_cross_entropy, ag_binary_cross_entropy(x[0], ag_sigmoid(x[1]), AG_MEAN))
 F(mean_squared_error, ag_mean_squared_error(x[0], x[1]))
 F(twice, ag_add(ag_mul(x[0], x[0]), ag_add(x[0], x[0])))
@@ -236,6 +242,12 @@ static const ag_op_case cases[] = {
     { "softmax/masked", "softmax", f_masked_softmax, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "log_softmax", "log_softmax", f_log_softmax, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "log_softmax/first", "log_softmax", f_log_softmax_first, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "layer_norm", "layer_norm", f_layer_norm, false, 3, { CUBE(AG_ANY, 2, 3, 4), VECTOR(AG_ANY, 4), VECTOR(AG_ANY, 4) } },
+    { "layer_norm/plain", "layer_norm", f_layer_norm_plain, false, 1, { MATRIX(AG_ANY, 3, 5) } },
+    { "layer_norm/gain", "layer_norm", f_layer_norm_gain, false, 2, { MATRIX(AG_ANY, 3, 4), VECTOR(AG_ANY, 4) } },
+    { "layer_norm/bias", "layer_norm", f_layer_norm_bias, false, 2, { MATRIX(AG_ANY, 3, 4), VECTOR(AG_ANY, 4) } },
+    { "rms_norm", "rms_norm", f_rms_norm, false, 2, { CUBE(AG_ANY, 2, 3, 4), VECTOR(AG_ANY, 4) } },
+    { "rms_norm/plain", "rms_norm", f_rms_norm_plain, false, 1, { MATRIX(AG_ANY, 4, 3) } },
     { "cross_entropy", "cross_entropy", f_cross_entropy, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "cross_entropy/sum", "cross_entropy", f_cross_entropy_sum, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "cross_entropy/ignore", "cross_entropy", f_cross_entropy_ignore, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },

@@ -25,6 +25,7 @@
 #define NAME(name) name##_f32
 #include "elementwise.inc"
 #include "matmul.inc"
+#include "norms.inc"
 #include "rows.inc"
 #undef T
 #undef T_IS_F32
@@ -35,6 +36,7 @@
 #define NAME(name) name##_f64
 #include "elementwise.inc"
 #include "matmul.inc"
+#include "norms.inc"
 #include "rows.inc"
 #undef T
 #undef T_IS_F32
@@ -51,5 +53,6 @@ const ag_kernels JOIN(ag_kernels_, AG_KERNELS_ISA) = {
     .isa = TEXT(AG_KERNELS_ISA),
     .elementwise = { &elementwise_kernels_f32, &elementwise_kernels_f64 },
     .matmul = { &matmul_kernels_f32, &matmul_kernels_f64 },
+    .norms = { &norm_kernels_f32, &norm_kernels_f64 },
     .rows = { &row_kernels_f32, &row_kernels_f64 },
 };

@@ -11,6 +11,7 @@
 #include "../internal.h"
 #include "elementwise.h"
 #include "matmul.h"
+#include "norms.h"
 #include "rows.h"
 
 /* One loop table for each float type. */
@@ -20,6 +21,7 @@ typedef struct ag_kernels {
     const char *isa;
     const ag_elementwise_kernels *elementwise[AG_KERNELS_TYPES];
     const ag_matmul_kernels *matmul[AG_KERNELS_TYPES];
+    const ag_norm_kernels *norms[AG_KERNELS_TYPES];
     const ag_row_kernels *rows[AG_KERNELS_TYPES];
 } ag_kernels;
 

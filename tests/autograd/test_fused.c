@@ -99,6 +99,53 @@ static ag_var log_softmax_terms(ag_var x, ag_var y, ag_var dy)
     return ag_add(size, ag_mul(ag_exp(y), ag_sum(size, -1, AG_KEEP_DIM)));
 }
 
+static ag_var last_axis_normal(ag_var x, ag_random *random)
+{
+    ag_shape shape = ag_shape_of(x);
+    return ag_normal(x.context, random, AG_SHAPE(shape.dims[shape.rank - 1]));
+}
+
+static ag_var apply_layer_norm(ag_var x, ag_random *random)
+{
+    ag_var gain = last_axis_normal(x, random);
+    return ag_layer_norm(x, gain, last_axis_normal(x, random), 0);
+}
+
+static ag_var apply_layer_norm_plain(ag_var x, ag_random *random)
+{
+    (void)random;
+    return ag_layer_norm(x, AG_NONE, AG_NONE, 1e-3);
+}
+
+static ag_var apply_rms_norm(ag_var x, ag_random *random)
+{
+    return ag_rms_norm(x, last_axis_normal(x, random), 0);
+}
+
+/* r (g, mean g and h mean(g h)), with gains of up to 5, and h only as exact as
+ * the row's largest numbers times r. */
+static ag_var norm_terms(ag_var x, bool centred, ag_var dy)
+{
+    ag_var mean = ag_mean(x, -1, AG_KEEP_DIM), c = centred ? ag_sub(x, mean) : x;
+    ag_var r = ag_rsqrt(ag_shift(ag_mean(ag_square(c), -1, AG_KEEP_DIM), 1e-5));
+    ag_var h = ag_mul(ag_add(ag_abs(x), ag_abs(mean)), r), g = ag_scale(ag_abs(dy), 5);
+    ag_var means =
+        ag_add(ag_mean(g, -1, AG_KEEP_DIM), ag_mul(h, ag_mean(ag_mul(g, h), -1, AG_KEEP_DIM)));
+    return ag_mul(r, ag_add(g, means));
+}
+
+static ag_var layer_norm_terms(ag_var x, ag_var y, ag_var dy)
+{
+    (void)y;
+    return norm_terms(x, true, dy);
+}
+
+static ag_var rms_norm_terms(ag_var x, ag_var y, ag_var dy)
+{
+    (void)y;
+    return norm_terms(x, false, dy);
+}
+
 /* A third of the labels is 0, which may be the one that is ignored. */
 static ag_var cross_entropy_of(ag_var x, ag_random *random, bool ignore, ag_reduction reduction)
 {
@@ -165,6 +212,9 @@ static const fused_case cases[] = {
     { "affine", apply_affine, affine_terms },
     { "softmax", apply_softmax, softmax_terms },
     { "log_softmax", apply_log_softmax, log_softmax_terms },
+    { "layer_norm", apply_layer_norm, layer_norm_terms },
+    { "layer_norm", apply_layer_norm_plain, layer_norm_terms },
+    { "rms_norm", apply_rms_norm, rms_norm_terms },
     { "cross_entropy", apply_cross_entropy_mean, cross_entropy_terms },
     { "cross_entropy", apply_cross_entropy_ignore, cross_entropy_terms },
     { "cross_entropy", apply_cross_entropy_sum, cross_entropy_terms },
@@ -283,11 +333,10 @@ Test(fused, special_numbers)
     ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
     ag_random random = ag_random_stream(12, "special", 0);
     for (int k = 0; k < CASES; k++) {
-        bool is_finite =
-            cases[k].terms == elementwise_terms || cases[k].terms == cross_entropy_terms;
+        bool is_finite = strcmp(cases[k].op, "softmax") && strcmp(cases[k].op, "log_softmax");
         for (int row = 0; row < 5; row++) {
             if (is_finite && (row == 1 || row == 2))
-                continue; /* gelu(-inf) is no number, and a loss of a masked label is infinite */
+                continue; /* gelu(-inf) is no number, nor a norm of it; a loss can be infinite */
             ag_var x = ag_require_gradient(ag_constant(ctx, AG_SHAPE(1, 4), rows + 4 * row));
             ag_var y = cases[k].apply(x, &random);
             compare(&cases[k], x, y, ag_normal(ctx, &random, ag_shape_of(y)));
