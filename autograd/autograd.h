@@ -244,6 +244,13 @@ AG_API ag_var ag_cumsum(ag_var x, int axis);
  * AG_ERR_SHAPE: rank below 2, inner sizes differ, leading axes do not fit. */
 AG_API ag_var ag_matmul(ag_var a, ag_var b);
 
+/* x w + b, and x w + b + residual, in one pass: x [.., k], w [k, n], b [n] or
+ * AG_NONE, residual [.., n] -> [.., n]. dx = dy w^T, dw = x^T dy over all rows,
+ * db is the sum of the rows of dy, dresidual = dy.
+ * AG_ERR_SHAPE: any of these shapes does not fit the others. */
+AG_API ag_var ag_affine(ag_var x, ag_var w, ag_var b);
+AG_API ag_var ag_affine_add(ag_var x, ag_var w, ag_var b, ag_var residual);
+
 /* sum of a_i b_i over all elements of two variables of one shape; rank 0. */
 AG_API ag_var ag_dot(ag_var a, ag_var b);
 

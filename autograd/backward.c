@@ -2,8 +2,6 @@
  * them; both begin with the same walk over the tape (walk.c). */
 #include "walk.h"
 
-#include <string.h>
-
 /* ---- ag_backward: into the variables ---- */
 
 /* Every variable that asks for a gradient is needed; leaves and those named to
@@ -15,35 +13,39 @@ static void ask_for_all(struct ag_walk *walk)
         walk->step[i].needed = node->requires_gradient;
         walk->step[i].kept = node->requires_gradient && (!node->op || node->retains_gradient);
     }
-    for (uint32_t i = 0; i < walk->n_parameters; i++)
-        walk->parameters[i].needed = walk->parameters[i].kept = true;
-}
-
-/* Memory for the gradients of parameters, which outlives the step. */
-static bool make_room(struct ag_walk *walk)
-{
     for (uint32_t i = 0; i < walk->n_parameters; i++) {
         ag_node *node = ag_list_at(&walk->tape->parameters, i);
-        if (walk->parameters[i].full && !node->gradient)
-            node->gradient = ag_walk_new_gradient(walk->context, AG_KEEP, &node->value);
-        if (walk->parameters[i].full && !node->gradient)
+        walk->parameters[i].needed = walk->parameters[i].kept = true;
+        walk->parameters[i].home = node->has_gradient ? NULL : node;
+    }
+}
+
+/* Headers for the gradients of this step's variables, whose numbers the slots hold. */
+static bool make_room(struct ag_walk *walk)
+{
+    for (uint32_t i = 0; i < walk->n_step; i++) {
+        ag_node *node = ag_list_at(&walk->tape->step, i);
+        if (!walk->step[i].full || !walk->step[i].kept || node->has_gradient)
+            continue;
+        ag_tensor *g = ag_memory_new(walk->context, AG_STEP, sizeof *g);
+        if (!g)
             return false;
+        ag_tensor_put_over(g, walk->step[i].data, &node->value);
+        node->gradient = g;
     }
     return true;
 }
 
+/* A gradient that was absent has its numbers in place. */
 static void put_gradient(struct ag_walk *walk, ag_node *node, ag_slot *s)
 {
+    ag_tensor given;
     if (!s->full || !s->kept)
         return;
-    if (!node->gradient) {
-        node->gradient = s->tensor; /* of this step, like the node */
-    } else {
-        if (node->has_gradient)
-            ag_compute_accumulate(walk->context, s->tensor, node->gradient);
-        else
-            memcpy(node->gradient->data, s->tensor->data, ag_tensor_bytes(s->tensor));
-        ag_walk_recycle_gradient(walk->context, s->tensor);
+    if (node->has_gradient) {
+        ag_tensor_put_over(&given, s->data, &node->value);
+        ag_compute_accumulate(walk->context, &given, node->gradient);
+        ag_memory_recycle(walk->context, s->data, ag_tensor_bytes(&given));
     }
     node->has_gradient = true;
 }
@@ -177,7 +179,7 @@ static void ask_for(struct ag_walk *walk, const ag_var *inputs, int n)
 static ag_var gradient_variable(struct ag_walk *walk, ag_var input, ag_var cotangent)
 {
     ag_slot *s = ag_walk_slot(walk, input);
-    ag_tensor *zeros;
+    ag_tensor *zeros, gradient;
     if (s && s->full && walk->recording) {
         bool given = s->given || s->var.index == cotangent.index;
         s->given = true;
@@ -186,8 +188,9 @@ static ag_var gradient_variable(struct ag_walk *walk, ag_var input, ag_var cotan
     if (s && s->full) {
         bool given = s->given;
         s->given = true;
-        return given ? ag_from_tensor(walk->context, s->tensor)
-                     : ag_leaf(walk->context, s->tensor, false);
+        ag_tensor_put_over(&gradient, s->data, ag_value(input));
+        return given ? ag_from_tensor(walk->context, &gradient)
+                     : ag_leaf(walk->context, &gradient, false);
     }
     ag_var v = ag_empty_like(input, &zeros);
     return zeros && ag_tensor_fill(walk->context, zeros, 0.0) ? v : ag_poisoned(walk->context);

@@ -51,7 +51,17 @@ static void sub_vjp(const ag_node *node, ag_var dy, ag_var *dx)
         dx[1] = ag_neg(ag_unbroadcast(dy, ag_node_input(node, 1)));
 }
 
-const ag_op ag_op_sub = { .name = "sub", .forward = sub_forward, .vjp = sub_vjp };
+static void sub_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    if (needs(node, 0))
+        dx[0] = ag_unbroadcast(dy, ag_node_input(node, 0));
+    if (needs(node, 1))
+        dx[1] = ag_fused_unary(AG_UNARY_NEG, 0, ag_unbroadcast(dy, ag_node_input(node, 1)));
+}
+
+const ag_op ag_op_sub = {
+    .name = "sub", .forward = sub_forward, .vjp = sub_vjp, .vjp_fused = sub_vjp_fused
+};
 
 ag_var ag_sub(ag_var a, ag_var b)
 {
@@ -74,7 +84,18 @@ static void mul_vjp(const ag_node *node, ag_var dy, ag_var *dx)
         dx[1] = ag_unbroadcast(ag_mul(dy, a), b);
 }
 
-const ag_op ag_op_mul = { .name = "mul", .forward = mul_forward, .vjp = mul_vjp };
+static void mul_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    ag_var a = ag_node_input(node, 0), b = ag_node_input(node, 1);
+    if (needs(node, 0))
+        dx[0] = ag_unbroadcast(ag_fused_binary(AG_BINARY_MUL, dy, b), a);
+    if (needs(node, 1))
+        dx[1] = ag_unbroadcast(ag_fused_binary(AG_BINARY_MUL, dy, a), b);
+}
+
+const ag_op ag_op_mul = {
+    .name = "mul", .forward = mul_forward, .vjp = mul_vjp, .vjp_fused = mul_vjp_fused
+};
 
 ag_var ag_mul(ag_var a, ag_var b)
 {
@@ -173,9 +194,16 @@ static void scale_vjp(const ag_node *node, ag_var dy, ag_var *dx)
     dx[0] = ag_scale(dy, number(node));
 }
 
-const ag_op ag_op_scale = {
-    .name = "scale", .forward = scale_forward, .vjp = scale_vjp, .options_size = sizeof(double)
-};
+static void scale_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    dx[0] = ag_fused_unary_onto(AG_UNARY_SCALE, number(node), dy);
+}
+
+const ag_op ag_op_scale = { .name = "scale",
+                            .forward = scale_forward,
+                            .vjp = scale_vjp,
+                            .vjp_fused = scale_vjp_fused,
+                            .options_size = sizeof(double) };
 
 ag_var ag_scale(ag_var x, double factor)
 {

@@ -151,7 +151,7 @@ static void tanh_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 
 static void tanh_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    dx[0] = ag_fused_binary(AG_BINARY_TANH_BACKWARD, ag_node_output(node), dy);
+    dx[0] = ag_fused_binary_onto(AG_BINARY_TANH_BACKWARD, ag_node_output(node), dy);
 }
 
 OPERATION(tanh, tanh_vjp_fused)
@@ -192,7 +192,7 @@ static void sigmoid_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 
 static void sigmoid_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    dx[0] = ag_fused_binary(AG_BINARY_SIGMOID_BACKWARD, ag_node_output(node), dy);
+    dx[0] = ag_fused_binary_onto(AG_BINARY_SIGMOID_BACKWARD, ag_node_output(node), dy);
 }
 
 OPERATION(sigmoid, sigmoid_vjp_fused)
@@ -220,7 +220,7 @@ static void relu_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 
 static void relu_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    dx[0] = ag_fused_binary(AG_BINARY_RELU_BACKWARD, input(node), dy);
+    dx[0] = ag_fused_binary_onto(AG_BINARY_RELU_BACKWARD, input(node), dy);
 }
 
 OPERATION(relu, relu_vjp_fused)
@@ -241,7 +241,7 @@ static void gelu_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 
 static void gelu_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    dx[0] = ag_fused_binary(AG_BINARY_GELU_BACKWARD, input(node), dy);
+    dx[0] = ag_fused_binary_onto(AG_BINARY_GELU_BACKWARD, input(node), dy);
 }
 
 OPERATION(gelu, gelu_vjp_fused)
@@ -263,7 +263,7 @@ static void gelu_tanh_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 
 static void gelu_tanh_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    dx[0] = ag_fused_binary(AG_BINARY_GELU_TANH_BACKWARD, input(node), dy);
+    dx[0] = ag_fused_binary_onto(AG_BINARY_GELU_TANH_BACKWARD, input(node), dy);
 }
 
 OPERATION(gelu_tanh, gelu_tanh_vjp_fused)
@@ -280,7 +280,7 @@ static void silu_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 
 static void silu_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    dx[0] = ag_fused_binary(AG_BINARY_SILU_BACKWARD, input(node), dy);
+    dx[0] = ag_fused_binary_onto(AG_BINARY_SILU_BACKWARD, input(node), dy);
 }
 
 OPERATION(silu, silu_vjp_fused)

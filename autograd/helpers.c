@@ -22,7 +22,10 @@ const ag_tensor *ag_node_float_input(const ag_node *node, int i)
 
 ag_tensor *ag_node_output_like(ag_node *node, const ag_tensor *x)
 {
-    return ag_node_new_output(node, x->dtype, ag_tensor_shape(x));
+    if (!ag_tensor_allocate_like(node->self.context, AG_STEP, x, &node->value))
+        return NULL;
+    node->owns_data = true;
+    return &node->value;
 }
 
 void ag_node_unary(ag_node *node, ag_unary kind, double parameter)
@@ -67,27 +70,25 @@ bool ag_node_same_dtype(const ag_node *node, int i, int j)
                         ag_node_describe(node, j, right, sizeof right), ag_dtype_name(b->dtype));
 }
 
-/* The shape of two broadcast operands of one dtype. */
-static bool binary_shape(const ag_node *node, ag_shape *shape)
+/* A new output of the shape that a and b broadcast to. */
+static ag_tensor *broadcast_output(ag_node *node, const ag_tensor *a, const ag_tensor *b)
 {
-    const ag_tensor *a = ag_node_input_value(node, 0), *b = ag_node_input_value(node, 1);
-    if (!ag_node_same_dtype(node, 0, 1))
-        return false;
-    if (!ag_shape_broadcast(ag_tensor_shape(a), ag_tensor_shape(b), shape))
-        return ag_node_fail_operands(node, AG_ERR_SHAPE, "shapes do not broadcast", 0, " and ", 1);
-    return true;
+    ag_shape shape;
+    if (ag_tensor_same_shape(a, b))
+        return ag_node_output_like(node, a);
+    if (ag_shape_broadcast(ag_tensor_shape(a), ag_tensor_shape(b), &shape))
+        return ag_node_new_output(node, a->dtype, shape);
+    ag_node_fail_operands(node, AG_ERR_SHAPE, "shapes do not broadcast", 0, " and ", 1);
+    return NULL;
 }
 
 void ag_node_binary(ag_node *node, ag_binary kind)
 {
-    ag_shape shape;
     const ag_tensor *a = ag_node_input_value(node, 0), *b = ag_node_input_value(node, 1);
     bool compares = kind == AG_BINARY_EQUAL || kind == AG_BINARY_GREATER;
     if (!compares && (!ag_node_float_input(node, 0) || !ag_node_float_input(node, 1)))
         return;
-    if (!binary_shape(node, &shape))
-        return;
-    ag_tensor *y = ag_node_new_output(node, a->dtype, shape);
+    ag_tensor *y = ag_node_same_dtype(node, 0, 1) ? broadcast_output(node, a, b) : NULL;
     if (y)
         ag_compute_binary(ag_node_context(node), kind, a, b, y);
 }
@@ -141,24 +142,56 @@ ag_shape ag_shape_reduced(ag_shape shape, unsigned set, bool keep)
 
 ag_var ag_empty_like(ag_var x, ag_tensor **value)
 {
-    ag_tensor tensor;
     const ag_tensor *like = ag_value(x);
-    *value = NULL;
-    if (!like ||
-        !ag_tensor_allocate(x.context, AG_STEP, like->dtype, ag_tensor_shape(like), &tensor))
-        return ag_poisoned(x.context);
-    ag_var v = ag_leaf(x.context, &tensor, true);
-    ag_node *node = ag_node_find(v);
-    *value = node ? &node->value : NULL;
+    ag_node *node = like ? ag_list_push(x.context, &x.context->tape->step, 0) : NULL;
+    *value = node ? ag_node_output_like(node, like) : NULL;
+    return *value ? node->self : ag_poisoned(x.context);
+}
+
+ag_var ag_fused_binary(ag_binary kind, ag_var a, ag_var b)
+{
+    ag_tensor *y;
+    ag_var v = ag_empty_like(a, &y);
+    if (y)
+        ag_compute_binary(a.context, kind, ag_value(a), ag_value(b), y);
     return v;
 }
 
-ag_var ag_fused_binary(ag_binary kind, ag_var saved, ag_var dy)
+ag_var ag_fused_unary(ag_unary kind, double parameter, ag_var x)
+{
+    ag_tensor *y;
+    ag_var v = ag_empty_like(x, &y);
+    if (y)
+        ag_compute_unary(x.context, kind, parameter, ag_value(x), y);
+    return v;
+}
+
+/* Where dy's numbers can be overwritten: in its own buffer, which goes with it.
+ * Otherwise in a new variable. */
+static ag_var room_onto(ag_var dy, ag_tensor **dx)
+{
+    ag_node *node = ag_node_find(dy);
+    if (!node || !node->owns_data || !ag_tensor_is_contiguous(&node->value))
+        return ag_empty_like(dy, dx);
+    *dx = &node->value;
+    return dy;
+}
+
+ag_var ag_fused_binary_onto(ag_binary kind, ag_var saved, ag_var dy)
 {
     ag_tensor *dx;
-    ag_var v = ag_empty_like(saved, &dx);
+    ag_var v = room_onto(dy, &dx);
     if (dx)
-        ag_compute_binary(saved.context, kind, ag_value(saved), ag_value(dy), dx);
+        ag_compute_binary(dy.context, kind, ag_value(saved), ag_value(dy), dx);
+    return v;
+}
+
+ag_var ag_fused_unary_onto(ag_unary kind, double parameter, ag_var dy)
+{
+    ag_tensor *dx;
+    ag_var v = room_onto(dy, &dx);
+    if (dx)
+        ag_compute_unary(dy.context, kind, parameter, ag_value(dy), dx);
     return v;
 }
 
@@ -174,6 +207,8 @@ ag_var ag_scalar_like(ag_var x, double value)
 
 ag_var ag_unbroadcast(ag_var g, ag_var operand)
 {
-    ag_shape shape = ag_shape_of(operand);
-    return ag_shape_equal(ag_shape_of(g), shape) ? g : ag_sum_to(g, shape);
+    const ag_node *from = ag_node_find(g), *to = ag_node_find(operand);
+    if (from && to && ag_tensor_same_shape(&from->value, &to->value))
+        return g;
+    return ag_sum_to(g, ag_shape_of(operand));
 }

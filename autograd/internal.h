@@ -16,8 +16,7 @@
 #define AG_SMALL_OPTIONS 48
 
 struct ag_node {
-    ag_tensor value; /* data is NULL until there is one */
-    ag_var self;     /* the handle that stands for this node */
+    ag_var self; /* the handle that stands for this node */
 
     const ag_op *op;          /* NULL for a leaf */
     const ag_var *inputs;     /* n_inputs of them, here or in the step arena */
@@ -39,6 +38,8 @@ struct ag_node {
     bool backward_done; /* ag_backward has started here */
     bool users_op;      /* op is not of the library: its rule may keep handles */
 
+    /* From here on nothing is set when a node is made, but that there is no value. */
+    ag_tensor value; /* data is NULL until there is one */
     ag_var few_inputs[AG_FEW_INPUTS];
     uint32_t few_versions[AG_FEW_INPUTS];
     union {
@@ -83,7 +84,18 @@ static inline ag_node *ag_list_at(const ag_node_list *list, uint32_t i)
 }
 
 /* The node behind a handle; NULL if there is none, without an error. */
-ag_node *ag_node_find(ag_var v);
+static inline ag_node *ag_node_find(ag_var v)
+{
+    if (!v.context || !v.context->tape || v.index == AG_POISONED)
+        return NULL;
+    const ag_tape *tape = v.context->tape;
+    const ag_node_list *list = v.index & AG_PARAMETER_BIT ? &tape->parameters : &tape->step;
+    uint32_t i = v.index & ~AG_PARAMETER_BIT;
+    if (i >= list->count)
+        return NULL;
+    ag_node *node = ag_list_at(list, i);
+    return node->self.generation == v.generation ? node : NULL;
+}
 
 /* The same; records an error in context: "operation: what is wrong with v". */
 ag_node *ag_node_require(ag_context *context, const char *operation, ag_var v);
@@ -165,8 +177,15 @@ const ag_tensor *ag_node_saved(const ag_node *node);
 /* In a fused backward rule: a new variable, its numbers not yet set, like x. */
 ag_var ag_empty_like(ag_var x, ag_tensor **value);
 
-/* dx = kind(saved, dy), the fused backward rule of an elementwise operation. */
-ag_var ag_fused_binary(ag_binary kind, ag_var saved, ag_var dy);
+/* In a fused backward rule: kind(a, b) in a's shape, to which b broadcasts, and
+ * kind(x), without the bookkeeping of an operation that could be recorded. */
+ag_var ag_fused_binary(ag_binary kind, ag_var a, ag_var b);
+ag_var ag_fused_unary(ag_unary kind, double parameter, ag_var x);
+
+/* kind(saved, dy) and kind(dy), saved of dy's shape, written over dy where dy owns its
+ * buffer: the last thing that a fused rule may do with dy. */
+ag_var ag_fused_binary_onto(ag_binary kind, ag_var saved, ag_var dy);
+ag_var ag_fused_unary_onto(ag_unary kind, double parameter, ag_var dy);
 
 /* A scalar of x's dtype. */
 ag_var ag_scalar_like(ag_var x, double value);
@@ -198,7 +217,7 @@ ag_var ag_softmax_over(ag_var x, unsigned axes);
     X(sign) X(equal) X(greater) X(argmax) \
     X(where) X(masked_fill) X(cast) \
     X(sum) X(max) X(logsumexp) X(cumsum) \
-    X(matmul) \
+    X(matmul) X(affine) \
     X(permute) X(reshape) X(slice) X(unslice) X(flip) X(broadcast_to) X(sum_to) X(contiguous) \
     X(concat) X(gather_rows) X(scatter_add_rows) \
     X(softmax) X(log_softmax) X(layer_norm) X(rms_norm) X(cross_entropy)

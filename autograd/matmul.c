@@ -1,8 +1,14 @@
-/* Matrix products.
+/* Matrix products, and the affine maps that layers are made of.
  *
- *   forward    C = A B        [.., m, k] x [.., k, n] -> [.., m, n]
- *   backward   dA = dC B^T    [.., m, n] x [.., n, k]
- *              dB = A^T dC    [.., k, m] x [.., m, n]
+ *   matmul   forward    C = A B        [.., m, k] x [.., k, n] -> [.., m, n]
+ *            backward   dA = dC B^T    [.., m, n] x [.., n, k]
+ *                       dB = A^T dC    [.., k, m] x [.., m, n]
+ *
+ *   affine   forward    Y = X W + b + R          [.., k] x [k, n] -> [.., n]
+ *            backward   dX = dY W^T
+ *                       dW = X^T dY              over all rows
+ *                       db = sum of dY's rows
+ *                       dR = dY
  *
  * Leading axes broadcast; the gradient of a broadcast operand is summed over
  * them. The most frequent case, many rows times one matrix, [.., m, k] x [k, n],
@@ -19,6 +25,17 @@ static bool with_leading_axes(ag_context *context, const ag_tensor *x, const ag_
     shape.dims[shape.rank - 1] = x->dims[x->rank - 1];
     return ag_tensor_broadcast(context, x, shape, view);
 }
+
+/* C = A B + start; the leading axes broadcast to C's. */
+static bool multiply(ag_context *context, const ag_tensor *a, const ag_tensor *b,
+                     const ag_matmul_start *start, ag_tensor *c)
+{
+    ag_tensor a_view, b_view;
+    return with_leading_axes(context, a, c, &a_view) && with_leading_axes(context, b, c, &b_view) &&
+           ag_compute_matmul(context, &a_view, &b_view, start, c);
+}
+
+/* ---- matmul ---- */
 
 /* The shape of the product; false with the error recorded. */
 static bool product_shape(const ag_node *node, const ag_tensor *a, const ag_tensor *b,
@@ -44,27 +61,16 @@ static bool product_shape(const ag_node *node, const ag_tensor *a, const ag_tens
 
 static void matmul_forward(ag_node *node)
 {
-    ag_context *context = ag_node_context(node);
     const ag_tensor *a = ag_node_float_input(node, 0), *b = ag_node_float_input(node, 1);
     ag_shape shape;
-    ag_tensor *c = NULL, a_view, b_view;
-    if (a && b && product_shape(node, a, b, &shape))
-        c = ag_node_new_output(node, a->dtype, shape);
-    if (!c)
+    if (!a || !b || !product_shape(node, a, b, &shape))
         return;
-    if (a->rank > 2 && b->rank == 2 && ag_tensor_is_contiguous(a)) {
-        int64_t k = a->dims[a->rank - 1], n = b->dims[1];
-        int64_t rows = ag_shape_count(ag_shape_make(a->rank - 1, a->dims));
-        ag_tensor a_rows = ag_tensor_over(a->data, a->dtype, AG_SHAPE(rows, k));
-        ag_tensor c_rows = ag_tensor_over(c->data, c->dtype, AG_SHAPE(rows, n));
-        ag_compute_matmul(context, &a_rows, b, &c_rows);
-    } else if (with_leading_axes(context, a, c, &a_view) &&
-               with_leading_axes(context, b, c, &b_view)) {
-        ag_compute_matmul(context, &a_view, &b_view, c);
-    }
+    ag_tensor *c = ag_node_new_output(node, a->dtype, shape);
+    if (c)
+        multiply(ag_node_context(node), a, b, NULL, c);
 }
 
-/* [.., m, n] -> [.. m, n]: all rows under each other. */
+/* [.., n] -> [rows, n]: all rows under each other. */
 static ag_var all_rows(ag_var x)
 {
     ag_shape shape = ag_shape_of(x);
@@ -90,6 +96,191 @@ const ag_op ag_op_matmul = { .name = "matmul", .forward = matmul_forward, .vjp =
 ag_var ag_matmul(ag_var a, ag_var b)
 {
     return ag_run(&ag_op_matmul, (ag_var[]){ a, b }, 2, NULL);
+}
+
+/* ---- affine ----
+ *
+ * The inputs are x, w, and, where the options say so, b and the residual R. */
+
+typedef struct affine_options {
+    bool bias, residual;
+} affine_options;
+
+static int bias_input(const ag_node *node)
+{
+    const affine_options *options = ag_node_options(node);
+    return options->bias ? 2 : -1;
+}
+
+static int residual_input(const ag_node *node)
+{
+    const affine_options *options = ag_node_options(node);
+    return options->residual ? 2 + options->bias : -1;
+}
+
+/* The value of an input that may be absent. */
+static const ag_tensor *value_or_null(const ag_node *node, int i)
+{
+    return i < 0 ? NULL : ag_node_input_value(node, i);
+}
+
+static bool fail_summand(const ag_node *node, const char *what, int i)
+{
+    char x[96], w[96], summand[96];
+    return ag_node_fail(node, AG_ERR_SHAPE, "the %s does not fit: %s times %s plus %s", what,
+                        ag_node_describe(node, 0, x, sizeof x),
+                        ag_node_describe(node, 1, w, sizeof w),
+                        ag_node_describe(node, i, summand, sizeof summand));
+}
+
+/* The shape of the result; false with the error recorded. */
+static bool affine_shape(const ag_node *node, ag_shape *shape)
+{
+    int bias = bias_input(node), residual = residual_input(node);
+    const ag_tensor *x = ag_node_float_input(node, 0), *w = ag_node_float_input(node, 1);
+    const ag_tensor *b = value_or_null(node, bias), *r = value_or_null(node, residual);
+    if (!x || !w)
+        return false;
+    for (int i = 1; i < ag_node_input_count(node); i++)
+        if (!ag_node_same_dtype(node, 0, i))
+            return false;
+    if (x->rank < 1 || w->rank != 2)
+        return ag_node_fail_operands(node, AG_ERR_SHAPE, "needs rows [.., k] and a matrix [k, n]",
+                                     0, " times ", 1);
+    if (x->dims[x->rank - 1] != w->dims[0])
+        return ag_node_fail_operands(node, AG_ERR_SHAPE, "inner sizes differ", 0, " times ", 1);
+    *shape = ag_tensor_shape(x);
+    shape->dims[shape->rank - 1] = w->dims[1];
+    if (b && (b->rank != 1 || b->dims[0] != w->dims[1]))
+        return fail_summand(node, "bias", bias);
+    return !r || ag_shape_equal(ag_tensor_shape(r), *shape) ||
+           fail_summand(node, "residual", residual);
+}
+
+/* A vector as the only row of a matrix. */
+static ag_tensor at_least_a_matrix(const ag_tensor *x)
+{
+    ag_tensor view = *x;
+    if (x->rank == 1) {
+        view.rank = 2;
+        view.dims[0] = 1;
+        view.dims[1] = x->dims[0];
+        view.strides[0] = x->dims[0];
+        view.strides[1] = x->strides[0];
+    }
+    return view;
+}
+
+static void affine_forward(ag_node *node)
+{
+    ag_shape shape;
+    ag_tensor *y = NULL, residual;
+    if (affine_shape(node, &shape))
+        y = ag_node_new_output(node, ag_node_input_value(node, 0)->dtype, shape);
+    if (!y)
+        return;
+    ag_matmul_start start = { .row = value_or_null(node, bias_input(node)) };
+    const ag_tensor *r = value_or_null(node, residual_input(node));
+    if (r) {
+        residual = at_least_a_matrix(r);
+        start.matrix = &residual;
+    }
+    ag_tensor x_rows = at_least_a_matrix(ag_node_input_value(node, 0));
+    ag_tensor y_rows = at_least_a_matrix(y);
+    multiply(ag_node_context(node), &x_rows, ag_node_input_value(node, 1), &start, &y_rows);
+}
+
+static void affine_vjp(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    ag_var x = ag_node_input(node, 0), w = ag_node_input(node, 1), rows = all_rows(dy);
+    int bias = bias_input(node), residual = residual_input(node);
+    if (ag_node_needs(node, 0))
+        dx[0] = ag_reshape(ag_matmul(rows, ag_transpose(w, 0, 1)), ag_shape_of(x));
+    if (ag_node_needs(node, 1))
+        dx[1] = ag_matmul(ag_transpose(all_rows(x), 0, 1), rows);
+    if (ag_node_needs(node, bias))
+        dx[bias] = ag_sum(rows, 0, 0);
+    if (ag_node_needs(node, residual))
+        dx[residual] = dy;
+}
+
+/* x [.., n] as a matrix of all its rows: a view if its strides allow it, else a copy. */
+static bool rows_of(ag_context *context, const ag_tensor *x, ag_tensor *rows)
+{
+    int64_t count = ag_shape_count(ag_shape_make(x->rank - 1, x->dims));
+    return ag_tensor_reshape(context, x, AG_SHAPE(count, x->dims[x->rank - 1]), rows);
+}
+
+/* A new variable like another one, filled with the product of two matrices. */
+static ag_var product_like(ag_var like, const ag_tensor *a, const ag_tensor *b)
+{
+    ag_tensor *value, rows;
+    ag_var product = ag_empty_like(like, &value);
+    if (value && rows_of(like.context, value, &rows))
+        ag_compute_matmul(like.context, a, b, NULL, &rows);
+    return product;
+}
+
+/* dW = X^T dY */
+static ag_var weight_gradient(const ag_node *node, const ag_tensor *dy_rows)
+{
+    ag_context *context = ag_node_context(node);
+    const ag_tensor *x = ag_node_input_value(node, 0);
+    ag_tensor rows, columns;
+    if (!rows_of(context, x, &rows) || !ag_tensor_transpose(context, &rows, 0, 1, &columns))
+        return ag_poisoned(context);
+    ag_var dw = product_like(ag_node_input(node, 1), &columns, dy_rows);
+    if (rows.data != x->data)
+        ag_memory_recycle(context, rows.data, ag_tensor_bytes(&rows));
+    return dw;
+}
+
+/* db = sum of dY's rows */
+static ag_var bias_gradient(const ag_node *node, const ag_tensor *dy_rows)
+{
+    ag_tensor *sums;
+    ag_var db = ag_empty_like(ag_node_input(node, bias_input(node)), &sums);
+    if (sums)
+        ag_compute_reduce(ag_node_context(node), AG_REDUCE_SUM, dy_rows, 1u << 0, sums);
+    return db;
+}
+
+static void affine_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    ag_context *context = ag_node_context(node);
+    int bias = bias_input(node), residual = residual_input(node);
+    ag_tensor rows, transposed;
+    if (!rows_of(context, ag_value(dy), &rows) ||
+        !ag_tensor_transpose(context, ag_node_input_value(node, 1), 0, 1, &transposed))
+        return;
+    if (ag_node_needs(node, 0))
+        dx[0] = product_like(ag_node_input(node, 0), &rows, &transposed);
+    if (ag_node_needs(node, 1))
+        dx[1] = weight_gradient(node, &rows);
+    if (ag_node_needs(node, bias))
+        dx[bias] = bias_gradient(node, &rows);
+    if (ag_node_needs(node, residual))
+        dx[residual] = dy;
+}
+
+const ag_op ag_op_affine = { .name = "affine",
+                             .forward = affine_forward,
+                             .vjp = affine_vjp,
+                             .vjp_fused = affine_vjp_fused,
+                             .options_size = sizeof(affine_options) };
+
+ag_var ag_affine(ag_var x, ag_var w, ag_var b)
+{
+    affine_options options = { .bias = !ag_is_none(b) };
+    return ag_run(&ag_op_affine, (ag_var[]){ x, w, b }, options.bias ? 3 : 2, &options);
+}
+
+ag_var ag_affine_add(ag_var x, ag_var w, ag_var b, ag_var residual)
+{
+    affine_options options = { .bias = !ag_is_none(b), .residual = true };
+    if (!options.bias)
+        return ag_run(&ag_op_affine, (ag_var[]){ x, w, residual }, 3, &options);
+    return ag_run(&ag_op_affine, (ag_var[]){ x, w, b, residual }, 4, &options);
 }
 
 /* ---- dot and outer, from the operations above ---- */

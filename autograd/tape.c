@@ -34,7 +34,8 @@ ag_node *ag_list_push(ag_context *context, ag_node_list *list, uint32_t flag)
     if (list->count == list->n_blocks * AG_NODES_PER_BLOCK && !add_block(context, list))
         return NULL;
     ag_node *node = ag_list_at(list, list->count);
-    memset(node, 0, sizeof *node);
+    memset(node, 0, offsetof(ag_node, value));
+    node->value.data = NULL;
     node->base = node;
     node->self = (ag_var){ context, list->count | flag, context->tape->generation };
     list->count++;
@@ -122,20 +123,6 @@ int64_t ag_tape_length(const ag_context *context)
 ag_var ag_poisoned(ag_context *context)
 {
     return (ag_var){ context, AG_POISONED, 0 };
-}
-
-ag_node *ag_node_find(ag_var v)
-{
-    if (!v.context || !v.context->tape || v.index == AG_POISONED)
-        return NULL;
-    bool parameter = v.index & AG_PARAMETER_BIT;
-    const ag_tape *tape = v.context->tape;
-    const ag_node_list *list = parameter ? &tape->parameters : &tape->step;
-    uint32_t i = v.index & ~AG_PARAMETER_BIT;
-    if (i >= list->count)
-        return NULL;
-    ag_node *node = ag_list_at(list, i);
-    return node->self.generation == v.generation ? node : NULL;
 }
 
 ag_node *ag_node_require(ag_context *context, const char *operation, ag_var v)
@@ -262,6 +249,19 @@ static void name_operands(const ag_node *node)
     ag_error_append(context, "%s)", node->n_inputs > AG_FEW_INPUTS ? ", .." : "");
 }
 
+/* Only a user's function needs a lock: the library's own keep to the rules. */
+static void run_forward(ag_node *node)
+{
+    ag_context *context = node->self.context;
+    if (!node->users_op) {
+        node->op->forward(node);
+        return;
+    }
+    ag_tape_lock lock = ag_tape_lock_now(context->tape);
+    node->op->forward(node);
+    ag_tape_unlock(context, node->op->name, lock);
+}
+
 static ag_var apply(const ag_op *op, const ag_var *inputs, int n, const void *options,
                     bool users_op)
 {
@@ -278,10 +278,8 @@ static ag_var apply(const ag_op *op, const ag_var *inputs, int n, const void *op
         return ag_poisoned(context);
     node->op = op;
     node->users_op = users_op;
-    ag_tape_lock lock = ag_tape_lock_now(tape);
     if (save_call(context, node, inputs, n, options))
-        op->forward(node);
-    ag_tape_unlock(context, op->name, lock);
+        run_forward(node);
     if (!context->error && !node->value.data)
         ag_fail(context, AG_ERR_STATE, "%s: forward made no output", op->name);
     if (context->error) {

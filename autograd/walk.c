@@ -36,43 +36,53 @@ bool ag_walk_needs(const struct ag_walk *walk, ag_var v)
 
 /* ---- Tensors that a slot owns ---- */
 
-/* Header and memory of a gradient like value. */
+/* slot += x, for a slot that is full. */
+static bool accumulate(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
+{
+    ag_tensor sum;
+    ag_tensor_put_over(&sum, s->data, x);
+    return ag_compute_accumulate(walk->context, x, &sum);
+}
+
 ag_tensor *ag_walk_new_gradient(ag_context *context, ag_lifetime lifetime, const ag_tensor *value)
 {
     ag_tensor *g = ag_memory_new(context, lifetime, sizeof *g);
-    if (!g || !ag_tensor_allocate(context, lifetime, value->dtype, ag_tensor_shape(value), g))
-        return NULL;
-    return g;
+    return g && ag_tensor_allocate_like(context, lifetime, value, g) ? g : NULL;
 }
 
-void ag_walk_recycle_gradient(ag_context *context, ag_tensor *g)
+/* Memory for the gradient of a slot that is empty. */
+static void *room_for(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
 {
-    ag_memory_recycle(context, g->data, ag_tensor_bytes(g));
-    ag_memory_recycle(context, g, sizeof *g);
+    if (!s->home)
+        return ag_memory_new(walk->context, AG_STEP, ag_tensor_bytes(x));
+    if (!s->home->gradient)
+        s->home->gradient = ag_walk_new_gradient(walk->context, AG_KEEP, x);
+    return s->home->gradient ? s->home->gradient->data : NULL;
 }
 
 /* slot += x, by copy. */
 static bool add_tensor(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
 {
+    ag_tensor copy;
     if (s->full)
-        return ag_compute_accumulate(walk->context, x, s->tensor);
-    s->tensor = ag_walk_new_gradient(walk->context, AG_STEP, x);
-    s->full = s->tensor && ag_tensor_copy(walk->context, s->tensor, x);
-    return s->full;
+        return accumulate(walk, s, x);
+    s->data = room_for(walk, s, x);
+    if (!s->data)
+        return false;
+    ag_tensor_put_over(&copy, s->data, x);
+    s->full = true;
+    return ag_tensor_copy(walk->context, &copy, x);
 }
 
 /* slot += x, where x's buffer has no other owner any more. */
 static bool give_tensor(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
 {
-    if (s->full) {
-        bool added = ag_compute_accumulate(walk->context, x, s->tensor);
+    if (s->full || s->home) {
+        bool added = add_tensor(walk, s, x);
         ag_memory_recycle(walk->context, x->data, ag_tensor_bytes(x));
         return added;
     }
-    s->tensor = ag_memory_new(walk->context, AG_STEP, sizeof *s->tensor);
-    if (!s->tensor)
-        return false;
-    *s->tensor = ag_tensor_over(x->data, x->dtype, ag_tensor_shape(x));
+    s->data = x->data;
     s->full = true;
     return true;
 }
@@ -98,7 +108,7 @@ static bool check_contribution(const ag_node *node, int i, ag_var dx)
                             ag_node_describe(node, i, text, sizeof text));
     const ag_tensor *x = ag_node_input_value(node, i);
     bool same_dtype = result->value.dtype == x->dtype;
-    if (!same_dtype || !ag_shape_equal(ag_tensor_shape(&result->value), ag_tensor_shape(x)))
+    if (!same_dtype || !ag_tensor_same_shape(&result->value, x))
         return ag_node_fail(node, same_dtype ? AG_ERR_SHAPE : AG_ERR_DTYPE,
                             "the backward rule gave %s %s as gradient of %s",
                             ag_dtype_name(result->value.dtype),
@@ -132,9 +142,12 @@ static bool call_rule(struct ag_walk *walk, const ag_node *node, ag_var dy, ag_v
         return false;
     for (int i = 0; i < node->n_inputs; i++)
         dx[i] = AG_NONE;
-    ag_tape_lock lock = ag_tape_lock_now(walk->tape);
+    ag_tape_lock lock = { 0 };
+    if (node->users_op) /* the library's own rules keep to the rules */
+        lock = ag_tape_lock_now(walk->tape);
     (fused ? node->op->vjp_fused : node->op->vjp)(node, dy, dx);
-    ag_tape_unlock(walk->context, node->op->name, lock);
+    if (node->users_op)
+        ag_tape_unlock(walk->context, node->op->name, lock);
     for (int i = 0; i < node->n_inputs; i++)
         if (needed_slot(walk, node, i) && !check_contribution(node, i, dx[i]))
             return false;
@@ -213,18 +226,19 @@ static void forget(struct ag_walk *walk, const ag_node *node, uint32_t first)
 static bool compute_node(struct ag_walk *walk, const ag_node *node, ag_slot *s, ag_var *dx)
 {
     uint32_t first = walk->tape->step.count;
-    ag_var dy = ag_leaf(walk->context, s->tensor, !s->kept);
+    ag_node *dy = ag_list_push(walk->context, &walk->tape->step, 0);
+    if (!dy)
+        return false;
+    ag_tensor_put_over(&dy->value, s->data, &node->value);
+    dy->owns_data = !s->kept;
     walk->tape->no_grad++;
-    bool done =
-        ag_is_valid(dy) && call_rule(walk, node, dy, dx) && distribute(walk, node, first, dx);
+    bool done = call_rule(walk, node, dy->self, dx) && distribute(walk, node, first, dx);
     walk->tape->no_grad--;
     if (!done)
         return false;
     forget(walk, node, first);
-    if (!s->kept) {
-        ag_memory_recycle(walk->context, s->tensor, sizeof *s->tensor);
+    if (!s->kept)
         *s = (ag_slot){ .needed = s->needed };
-    }
     return true;
 }
 

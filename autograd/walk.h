@@ -6,8 +6,9 @@
 #include "internal.h"
 
 typedef struct ag_slot {
-    ag_tensor *tensor; /* not recording: contiguous, its memory is the slot's own */
-    ag_var var;        /* recording */
+    void *data;    /* not recording: contiguous, of the node's dtype and shape, the slot's own */
+    ag_var var;    /* recording */
+    ag_node *home; /* a parameter without a gradient: its memory is used at once */
     bool full;
     bool needed; /* does it depend on a variable whose gradient is asked for? */
     bool kept;   /* is it asked for itself? */
@@ -34,11 +35,10 @@ bool ag_walk_set_root(struct ag_walk *walk, ag_node *root, ag_var cotangent);
 /* Walks from the root to the beginning. False with an error recorded. */
 bool ag_walk_run(struct ag_walk *walk);
 
+/* A tensor like value. NULL with an error recorded. */
+ag_tensor *ag_walk_new_gradient(ag_context *context, ag_lifetime lifetime, const ag_tensor *value);
+
 /* Gives back the slots, but not the gradients in them. */
 void ag_walk_end(struct ag_walk *walk);
-
-/* A contiguous tensor like value: header and memory. NULL with an error recorded. */
-ag_tensor *ag_walk_new_gradient(ag_context *context, ag_lifetime lifetime, const ag_tensor *value);
-void ag_walk_recycle_gradient(ag_context *context, ag_tensor *gradient);
 
 #endif

@@ -76,7 +76,5 @@ ag_var ag_feed_forward_forward(const ag_feed_forward *layer, ag_var x)
     ag_var w_1 = layer ? layer->w_1 : AG_NONE;
     if (!ag_layer_takes("feed_forward_forward", w_1, x, layer ? layer->options.d : 0))
         return ag_layer_refused(w_1, x);
-    if (ag_shape_of(x).rank == 1)
-        return ag_squeeze(ag_feed_forward_forward(layer, ag_unsqueeze(x, 0)), 0);
     return ag_affine(ag_feed_forward_hidden(layer, x), layer->w_2, layer->b_2);
 }

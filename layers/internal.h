@@ -58,9 +58,6 @@ ag_var ag_layer_refused(ag_var parameter, ag_var x);
 bool ag_layer_can_start(const ag_params *params, const char *operation, const void *layer,
                         const char *name, const void *options);
 
-/* y = x W + b, b may be absent; x [.., m, d_in] has been checked. */
-ag_var ag_affine(ag_var x, ag_var w, ag_var b);
-
 /* activation(x W_1 + b_1); x has been checked (feed_forward.c). */
 ag_var ag_feed_forward_hidden(const ag_feed_forward *layer, ag_var x);
 

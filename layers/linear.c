@@ -1,5 +1,4 @@
-/* The linear layer y = x W + b, and what every layer needs: checks of its
- * arguments and the affine map itself. */
+/* The linear layer y = x W + b, and what every layer needs: checks of its arguments. */
 #include "internal.h"
 
 bool ag_layer_can_start(const ag_params *params, const char *operation, const void *layer,
@@ -11,12 +10,6 @@ bool ag_layer_can_start(const ag_params *params, const char *operation, const vo
     if (missing)
         return ag_fail(params->context, AG_ERR_ARGUMENT, "%s: %s is NULL", operation, missing);
     return true;
-}
-
-ag_var ag_affine(ag_var x, ag_var w, ag_var b)
-{
-    ag_var y = ag_matmul(x, w);
-    return ag_is_none(b) ? y : ag_add(y, b);
 }
 
 bool ag_linear_init(ag_linear *linear, ag_params *params, const char *name,
@@ -64,7 +57,5 @@ ag_var ag_linear_forward(const ag_linear *linear, ag_var x)
                 ag_describe(linear->w, w_text, sizeof w_text));
         return ag_poisoned(context);
     }
-    if (shape.rank > 1)
-        return ag_affine(x, linear->w, linear->b);
-    return ag_squeeze(ag_affine(ag_unsqueeze(x, 0), linear->w, linear->b), 0);
+    return ag_affine(x, linear->w, linear->b);
 }

@@ -105,12 +105,6 @@ bool ag_block_init(ag_block *block, ag_params *params, const char *name,
     return true;
 }
 
-/* residual + x W + b */
-static ag_var affine_add(ag_var x, ag_var w, ag_var b, ag_var residual)
-{
-    return ag_add(residual, ag_affine(x, w, b));
-}
-
 ag_var ag_block_forward(const ag_block *block, ag_var x, const ag_attention_mask *mask,
                         ag_attention_trace *trace)
 {
@@ -124,7 +118,7 @@ ag_var ag_block_forward(const ag_block *block, ag_var x, const ag_attention_mask
                                                ag_norm_forward(&block->norm_1, x), mask, trace);
     ag_var h = ag_add(x, found);
     ag_var hidden = ag_feed_forward_hidden(ff, ag_norm_forward(&block->norm_2, h));
-    return affine_add(hidden, ff->w_2, ff->b_2, h);
+    return ag_affine_add(hidden, ff->w_2, ff->b_2, h);
 }
 
 /* ---- The transformer ---- */

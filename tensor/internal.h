@@ -96,6 +96,21 @@ void ag_tensor_extent(const ag_tensor *x, uintptr_t *first, uintptr_t *end);
 /* A contiguous tensor over given memory. */
 ag_tensor ag_tensor_over(void *data, ag_dtype dtype, ag_shape shape);
 
+/* The same in place, with the dtype and sizes of like. */
+void ag_tensor_put_over(ag_tensor *tensor, void *data, const ag_tensor *like);
+
+/* Makes *tensor contiguous, with uninitialised memory and the dtype and sizes of like. */
+bool ag_tensor_allocate_like(ag_context *context, ag_lifetime lifetime, const ag_tensor *like,
+                             ag_tensor *tensor);
+
+static inline bool ag_tensor_same_shape(const ag_tensor *a, const ag_tensor *b)
+{
+    bool same = a->rank == b->rank;
+    for (int i = 0; same && i < a->rank; i++)
+        same = a->dims[i] == b->dims[i];
+    return same;
+}
+
 /* Rounds towards zero; NaN gives 0, numbers out of range the nearest integer. */
 int64_t ag_to_int64(double value);
 
@@ -183,9 +198,17 @@ bool ag_compute_masked_fill(ag_context *context, const ag_tensor *x, const ag_te
 /* y = y + x; y contiguous, x of y's shape with any strides. */
 bool ag_compute_accumulate(ag_context *context, const ag_tensor *x, ag_tensor *y);
 
-/* y [.., m, n] = a [.., m, k] b [.., k, n]; all three of one rank >= 2, the
- * leading axes of a and b broadcast to y's. k may be 0. */
-bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor *b, ag_tensor *y);
+/* What a matrix product is added to; each may be NULL. */
+typedef struct ag_matmul_start {
+    const ag_tensor *row;    /* [n], the same for all rows */
+    const ag_tensor *matrix; /* of y's shape; may be y itself */
+} ag_matmul_start;
+
+/* y [.., m, n] = a [.., m, k] b [.., k, n] + row + matrix; a, b and y of one
+ * rank >= 2, the leading axes of a and b broadcast to y's. k may be 0, start
+ * NULL. */
+bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor *b,
+                       const ag_matmul_start *start, ag_tensor *y);
 
 /* Sum or maximum over the axes whose bit is set in axes (bit i: axis i of x);
  * y has the remaining sizes in order (or 1 for reduced ones: only its count

@@ -104,62 +104,105 @@ bool ag_shape_broadcast(ag_shape a, ag_shape b, ag_shape *result)
     return true;
 }
 
-bool ag_shape_bytes(ag_context *context, ag_dtype dtype, ag_shape shape, size_t *bytes)
+/* a b <= limit, for a, b > 0; a division only where one of them is large. */
+static bool product_fits(int64_t a, int64_t b, int64_t limit)
 {
-    if (shape.rank < 0 || shape.rank > AG_MAX_RANK)
-        return ag_fail(context, AG_ERR_SHAPE, "tensor: rank %d is not in 0 .. %d", shape.rank,
-                       AG_MAX_RANK);
+    return (a | b) >> 31 ? a <= limit / b : a * b <= limit;
+}
+
+static bool fail_size(ag_context *context, ag_error error, int rank, const int64_t *dims,
+                      const char *before, const char *after)
+{
     char text[128];
+    ag_shape shape = ag_shape_make(rank, dims);
+    return ag_fail(context, error, "tensor: %s%s%s", before,
+                   ag_shape_text(shape, text, sizeof text), after);
+}
+
+static bool bytes_of(ag_context *context, ag_dtype dtype, int rank, const int64_t *dims,
+                     size_t *bytes)
+{
+    if (rank < 0 || rank > AG_MAX_RANK)
+        return ag_fail(context, AG_ERR_SHAPE, "tensor: rank %d is not in 0 .. %d", rank,
+                       AG_MAX_RANK);
     size_t item = ag_dtype_size(dtype);
     if (item == 0)
         return ag_fail(context, AG_ERR_DTYPE, "tensor: %s", ag_dtype_name(dtype));
     bool empty = false;
-    for (int i = 0; i < shape.rank; i++) {
-        if (shape.dims[i] < 0)
-            return ag_fail(context, AG_ERR_SHAPE, "tensor: a size in %s is negative",
-                           ag_shape_text(shape, text, sizeof text));
-        empty = empty || shape.dims[i] == 0;
+    for (int i = 0; i < rank; i++) {
+        if (dims[i] < 0)
+            return fail_size(context, AG_ERR_SHAPE, rank, dims, "a size in ", " is negative");
+        empty = empty || dims[i] == 0;
     }
     /* The product of the sizes other than 0 must fit too: strides are made from them. */
     int64_t limit = PTRDIFF_MAX / (int64_t)item, count = 1;
-    for (int i = 0; i < shape.rank; i++) {
-        if (shape.dims[i] > 0 && count > limit / shape.dims[i])
-            return ag_fail(context, AG_ERR_MEMORY, "tensor: %s has more elements than fit",
-                           ag_shape_text(shape, text, sizeof text));
-        count *= shape.dims[i] > 0 ? shape.dims[i] : 1;
+    for (int i = 0; i < rank; i++) {
+        if (dims[i] > 0 && !product_fits(count, dims[i], limit))
+            return fail_size(context, AG_ERR_MEMORY, rank, dims, "", " has more elements than fit");
+        count *= dims[i] > 0 ? dims[i] : 1;
     }
     *bytes = empty ? 0 : (size_t)count * item;
     return true;
 }
 
+bool ag_shape_bytes(ag_context *context, ag_dtype dtype, ag_shape shape, size_t *bytes)
+{
+    return bytes_of(context, dtype, shape.rank, shape.dims, bytes);
+}
+
 /* ---- Tensors ---- */
+
+/* Row-major strides. Everything is written where it is to be, because copying
+ * a struct whose members were written one by one stalls the processor. */
+static void put_over(ag_tensor *tensor, void *data, ag_dtype dtype, int rank, const int64_t *dims)
+{
+    tensor->data = data;
+    tensor->dtype = dtype;
+    tensor->rank = rank;
+    int64_t stride = 1;
+    for (int i = rank - 1; i >= 0; i--) {
+        int64_t dim = dims[i];
+        tensor->dims[i] = dim;
+        tensor->strides[i] = stride;
+        stride *= dim > 0 ? dim : 1;
+    }
+}
 
 ag_tensor ag_tensor_over(void *data, ag_dtype dtype, ag_shape shape)
 {
     ag_tensor tensor;
-    tensor.data = data;
-    tensor.dtype = dtype;
-    tensor.rank = shape.rank;
-    int64_t stride = 1;
-    for (int i = shape.rank - 1; i >= 0; i--) {
-        tensor.dims[i] = shape.dims[i];
-        tensor.strides[i] = stride;
-        stride *= shape.dims[i] > 0 ? shape.dims[i] : 1;
-    }
+    put_over(&tensor, data, dtype, shape.rank, shape.dims);
     return tensor;
+}
+
+void ag_tensor_put_over(ag_tensor *tensor, void *data, const ag_tensor *like)
+{
+    put_over(tensor, data, like->dtype, like->rank, like->dims);
+}
+
+static bool allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, int rank,
+                     const int64_t *dims, ag_tensor *tensor)
+{
+    size_t bytes;
+    if (!bytes_of(context, dtype, rank, dims, &bytes))
+        return false;
+    void *data = ag_memory_new(context, lifetime, bytes);
+    if (!data)
+        return false;
+    put_over(tensor, data, dtype, rank, dims);
+    return true;
 }
 
 bool ag_tensor_allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, ag_shape shape,
                         ag_tensor *tensor)
 {
-    size_t bytes;
-    if (!ag_shape_bytes(context, dtype, shape, &bytes))
-        return false;
-    void *data = ag_memory_new(context, lifetime, bytes);
-    if (!data)
-        return false;
-    *tensor = ag_tensor_over(data, dtype, shape);
-    return true;
+    return allocate(context, lifetime, dtype, shape.rank, shape.dims, tensor);
+}
+
+bool ag_tensor_allocate_like(ag_context *context, ag_lifetime lifetime, const ag_tensor *like,
+                             ag_tensor *tensor)
+{
+    return allocate(context, lifetime, like->dtype, like->rank, like->dims, tensor);
 }
 
 ag_tensor *ag_tensor_new(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, ag_shape shape)
@@ -182,7 +225,9 @@ ag_shape ag_tensor_shape(const ag_tensor *tensor)
 {
     if (!tensor)
         return (ag_shape){ .rank = -1 };
-    return ag_shape_make(tensor->rank, tensor->dims);
+    ag_shape shape = { .rank = tensor->rank };
+    memcpy(shape.dims, tensor->dims, sizeof shape.dims);
+    return shape;
 }
 
 int64_t ag_tensor_count(const ag_tensor *tensor)

@@ -96,7 +96,7 @@ AG_API ag_dtype ag_context_dtype(const ag_context *context);
 AG_API uint64_t ag_context_seed(const ag_context *context);
 AG_API int ag_context_threads(const ag_context *context);
 
-/* The instruction set that the kernels use: "generic", "avx2", "avx512", ... */
+/* The instruction set that the kernels use: "generic", "avx2", "avx512", "neon" */
 AG_API const char *ag_context_isa(const ag_context *context);
 
 /* What a context holds, in bytes and calls since it was made. */

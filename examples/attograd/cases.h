@@ -6,7 +6,7 @@
 
 #include <attograd.h>
 
-#define AG_CASE_INPUTS 3
+#define AG_CASE_INPUTS 4
 
 /* Where the numbers of an input come from. Difference quotients cannot be
  * taken across a kink, so operations that have one get numbers away from it. */

@@ -60,6 +60,12 @@ F(cumsum, ag_cumsum(x[0], 1))
 F(cumsum_last, ag_cumsum(x[0], -1))
 F(matmul, ag_matmul(x[0], x[1]))
 F(matmul_transposed, ag_matmul(ag_transpose(x[0], -1, -2), x[1]))
+F(affine, ag_affine(x[0], x[1], x[2]))
+F(affine_plain, ag_affine(x[0], x[1], AG_NONE))
+F(affine_transposed, ag_affine(ag_transpose(x[0], -1, -2), ag_transpose(x[1], 0, 1), x[2]))
+F(affine_add, ag_affine_add(x[0], x[1], x[2], x[3]))
+F(affine_add_plain, ag_affine_add(x[0], x[1], AG_NONE, x[2]))
+F(affine_itself, ag_affine_add(x[0], x[0], ag_slice(x[1], 0, 0, AG_END, 2), ag_transpose(x[0], 0, 1)))
 F(dot, ag_dot(x[0], x[1]))
 F(outer, ag_outer(x[0], x[1]))
 F(permute, ag_mul(ag_permute(x[0], (int[]){ 2, 0, 1 }, 3), x[1]))
@@ -206,6 +212,15 @@ static const ag_op_case cases[] = {
     { "matmul/broadcast", "matmul", f_matmul, false, 2, { CUBE(AG_ANY, 1, 3, 4), CUBE(AG_ANY, 2, 4, 3) } },
     { "matmul/left", "matmul", f_matmul, false, 2, { MATRIX(AG_ANY, 3, 4), CUBE(AG_ANY, 2, 4, 3) } },
     { "matmul/transposed", "matmul", f_matmul_transposed, false, 2, { CUBE(AG_ANY, 2, 4, 3), MATRIX(AG_ANY, 4, 2) } },
+    { "affine", "affine", f_affine, false, 3, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 4, 5), VECTOR(AG_ANY, 5) } },
+    { "affine/vector", "affine", f_affine, false, 3, { VECTOR(AG_ANY, 4), MATRIX(AG_ANY, 4, 5), VECTOR(AG_ANY, 5) } },
+    { "affine/rows", "affine", f_affine, false, 3, { CUBE(AG_ANY, 2, 3, 4), MATRIX(AG_ANY, 4, 2), VECTOR(AG_ANY, 2) } },
+    { "affine/plain", "affine", f_affine_plain, false, 2, { CUBE(AG_ANY, 2, 3, 4), MATRIX(AG_ANY, 4, 2) } },
+    { "affine/transposed", "affine", f_affine_transposed, false, 3, { CUBE(AG_ANY, 2, 4, 3), MATRIX(AG_ANY, 2, 4), VECTOR(AG_ANY, 2) } },
+    { "affine/residual", "affine", f_affine_add, false, 4, { CUBE(AG_ANY, 2, 3, 4), MATRIX(AG_ANY, 4, 2), VECTOR(AG_ANY, 2), CUBE(AG_ANY, 2, 3, 2) } },
+    { "affine/residual_vector", "affine", f_affine_add, false, 4, { VECTOR(AG_ANY, 4), MATRIX(AG_ANY, 4, 2), VECTOR(AG_ANY, 2), VECTOR(AG_ANY, 2) } },
+    { "affine/residual_plain", "affine", f_affine_add_plain, false, 3, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 4, 2), MATRIX(AG_ANY, 3, 2) } },
+    { "affine/itself", "affine", f_affine_itself, false, 2, { MATRIX(AG_ANY, 3, 3), VECTOR(AG_ANY, 6) } },
     { "dot", "mul", f_dot, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
     { "outer", "mul", f_outer, false, 2, { VECTOR(AG_ANY, 3), VECTOR(AG_ANY, 4) } },
     { "permute", "permute", f_permute, false, 2, { CUBE(AG_ANY, 2, 3, 4), CUBE(AG_ANY, 4, 2, 3) } },

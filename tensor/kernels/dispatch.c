@@ -5,27 +5,41 @@
 
 #include "kernels.h"
 
-#ifdef AG_HAVE_AVX2
-extern const ag_kernels ag_kernels_avx2;
-#endif
-#ifdef AG_HAVE_AVX512
-extern const ag_kernels ag_kernels_avx512;
-#endif
-
 typedef struct candidate {
     const char *isa;
     const ag_kernels *kernels; /* NULL: this build does not have it */
     bool runs;                 /* the processor (and the system) can run it */
 } candidate;
 
-enum { CANDIDATES = 3 };
+/* What this build has: kernels/meson.build compiles the tables and says so. */
+#ifdef AG_HAVE_AVX512
+extern const ag_kernels ag_kernels_avx512;
+#define AVX512 &ag_kernels_avx512
+#else
+#define AVX512 NULL
+#endif
+#ifdef AG_HAVE_AVX2
+extern const ag_kernels ag_kernels_avx2;
+#define AVX2 &ag_kernels_avx2
+#else
+#define AVX2 NULL
+#endif
+#ifdef AG_HAVE_NEON
+extern const ag_kernels ag_kernels_neon;
+#define NEON &ag_kernels_neon
+#else
+#define NEON NULL
+#endif
+
+enum { CANDIDATES = 4 };
 
 /* The best first. */
 static void list_candidates(candidate *list)
 {
-    list[0] = (candidate){ .isa = "avx512" };
-    list[1] = (candidate){ .isa = "avx2" };
-    list[2] = (candidate){ "generic", &ag_kernels_generic, true };
+    list[0] = (candidate){ .isa = "avx512", .kernels = AVX512 };
+    list[1] = (candidate){ .isa = "avx2", .kernels = AVX2 };
+    list[2] = (candidate){ .isa = "neon", .kernels = NEON };
+    list[3] = (candidate){ "generic", &ag_kernels_generic, true };
 #if defined(__x86_64__) && defined(__GNUC__)
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -33,12 +47,8 @@ static void list_candidates(candidate *list)
                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
                    __builtin_cpu_supports("avx512vl");
     list[1].runs = avx2;
-#endif
-#ifdef AG_HAVE_AVX512
-    list[0].kernels = &ag_kernels_avx512;
-#endif
-#ifdef AG_HAVE_AVX2
-    list[1].kernels = &ag_kernels_avx2;
+#elif defined(__aarch64__)
+    list[2].runs = true;
 #endif
 }
 
@@ -62,6 +72,7 @@ const ag_kernels *ag_kernels_choose(ag_context *context)
         }
     }
     ag_fail(context, AG_ERR_ARGUMENT,
-            "AG_ISA=%.40s: unknown instruction set; there are generic, avx2 and avx512", wanted);
+            "AG_ISA=%.40s: unknown instruction set; there are generic, avx2, avx512 and neon",
+            wanted);
     return NULL;
 }

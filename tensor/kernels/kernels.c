@@ -1,6 +1,6 @@
 /* The loops of one instruction set: every template, once for f32 and once for
  * f64. Compiled once per instruction set, with that set's compiler flags and
- * AG_KERNELS_ISA = generic, avx2 or avx512. The only symbol that leaves this
+ * AG_KERNELS_ISA = generic, avx2, avx512 or neon. The only symbol that leaves this
  * file is the table ag_kernels_<isa> at its end.
  *
  * A template knows T (the type), T_IS_F32, NAME(x) (x_f32 or x_f64) and

@@ -10,11 +10,11 @@ typedef struct ag_matrix {
     int64_t row, column;
 } ag_matrix;
 
-/* c [m, n] = a [m, k] b [k, n]; the rows of c are c_row elements apart.
- * m <= tile_rows. */
+/* c [m, n] = a [m, k] b [k, n] + start[0] + start[1], data NULL where nothing is
+ * added; the rows of c are c_row elements apart. A start may be c itself. m <= tile_rows. */
 typedef struct ag_matmul_tile {
     int64_t m, n, k;
-    ag_matrix a, b;
+    ag_matrix a, b, start[2];
     void *c;
     int64_t c_row;
 } ag_matmul_tile;

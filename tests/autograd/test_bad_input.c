@@ -108,6 +108,9 @@ static bool cleared(ag_var v)
     X(masked_fill_of, "masked_fill", valid(ag_masked_fill(v, w->i, 0)))                      \
     X(matmul_left, "matmul", valid(ag_matmul(v, w->x)))                                      \
     X(matmul_right, "matmul", valid(ag_matmul(w->x, v)))                                     \
+    X(affine_x, "affine", valid(ag_affine(v, w->x, AG_NONE)))                                \
+    X(affine_w, "affine", valid(ag_affine(w->x, v, AG_NONE)))                                \
+    X(affine_residual, "affine", valid(ag_affine_add(w->x, w->x, AG_NONE, v)))               \
     X(dot_left, "dot", valid(ag_dot(v, w->x)))                                               \
     X(dot_right, "dot", valid(ag_dot(w->x, v)))                                              \
     X(outer_left, "outer", valid(ag_outer(v, w->x)))                                         \

@@ -37,6 +37,34 @@ ELEMENTWISE(gelu)
 ELEMENTWISE(gelu_tanh)
 ELEMENTWISE(silu)
 
+static ag_var apply_sub(ag_var x, ag_random *random)
+{
+    (void)random;
+    return ag_sub(ag_full(x.context, AG_SCALAR, 0.5), x);
+}
+
+static ag_var apply_scale(ag_var x, ag_random *random)
+{
+    (void)random;
+    return ag_scale(x, -1.7);
+}
+
+/* x broadcast along a new axis, times a number for each of its places. */
+static ag_var apply_mul(ag_var x, ag_random *random)
+{
+    ag_shape shape = ag_shape_of(x), column = { .rank = shape.rank + 1 };
+    for (int i = 0; i < shape.rank; i++)
+        column.dims[i + 1] = 1;
+    column.dims[0] = 2;
+    return ag_mul(ag_normal(x.context, random, column), x);
+}
+
+static ag_var mul_terms(ag_var x, ag_var y, ag_var dy)
+{
+    (void)y;
+    return ag_scale(ag_sum_to(ag_abs(dy), ag_shape_of(x)), 4.0); /* of four deviations */
+}
+
 static ag_var elementwise_terms(ag_var x, ag_var y, ag_var dy)
 {
     (void)x, (void)y;
@@ -152,13 +180,36 @@ static ag_var cross_entropy_terms(ag_var x, ag_var loss, ag_var dloss)
     return ag_mul(ag_softmax(x, -1), ag_abs(dloss));
 }
 
+/* The same matrix for the result and for its terms; test_affine.c checks the other gradients. */
+static ag_var affine_matrix(ag_var x)
+{
+    ag_shape shape = ag_shape_of(x);
+    ag_random random = ag_random_stream(13, "affine", 0);
+    return ag_normal(x.context, &random, AG_SHAPE(shape.dims[shape.rank - 1], 9));
+}
+
+static ag_var apply_affine(ag_var x, ag_random *random)
+{
+    return ag_affine(x, affine_matrix(x), ag_normal(x.context, random, AG_SHAPE(9)));
+}
+
+static ag_var affine_terms(ag_var x, ag_var y, ag_var dy)
+{
+    (void)y;
+    return ag_affine(ag_abs(dy), ag_transpose(ag_abs(affine_matrix(x)), 0, 1), AG_NONE);
+}
+
 static const fused_case cases[] = {
+    { "sub", apply_sub, elementwise_terms },
+    { "mul", apply_mul, mul_terms },
+    { "scale", apply_scale, elementwise_terms },
     { "tanh", apply_tanh, elementwise_terms },
     { "sigmoid", apply_sigmoid, elementwise_terms },
     { "relu", apply_relu, elementwise_terms },
     { "gelu", apply_gelu, elementwise_terms },
     { "gelu_tanh", apply_gelu_tanh, elementwise_terms },
     { "silu", apply_silu, elementwise_terms },
+    { "affine", apply_affine, affine_terms },
     { "softmax", apply_softmax, softmax_terms },
     { "log_softmax", apply_log_softmax, log_softmax_terms },
     { "layer_norm", apply_layer_norm, layer_norm_terms },

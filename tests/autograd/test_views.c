@@ -198,6 +198,8 @@ F(cumsum_first, ag_cumsum(x[0], 0))
 F(cumsum_last, ag_cumsum(x[0], -1))
 F(argmax, ag_argmax(x[0], 0))
 F(matmul, ag_matmul(x[0], x[1]))
+F(affine, ag_affine(x[0], x[1], x[2]))
+F(affine_add, ag_affine_add(x[0], x[1], x[2], x[3]))
 F(softmax_first, ag_softmax(x[0], 0))
 F(softmax_last, ag_softmax(x[0], -1))
 F(log_softmax_last, ag_log_softmax(x[0], -1))
@@ -253,6 +255,12 @@ static const subject large[] = {
     TWO(matmul, SHAPE(4, 2, 1, 13, 29), SHAPE(3, 3, 29, 17)),
     TWO(matmul, SHAPE(2, 13, 29), SHAPE(3, 3, 29, 17)),
     TWO(matmul, SHAPE(2, 130, 520), SHAPE(2, 520, 140)),
+    { "affine", f_affine, false, 3,
+      { SHAPE(3, 3, 13, 29), SHAPE(2, 29, 17), SHAPE(1, 17) }, { false } },
+    { "affine_add", f_affine_add, false, 4,
+      { SHAPE(3, 3, 5, 65), SHAPE(2, 65, 33), SHAPE(1, 33), SHAPE(3, 3, 5, 33) }, { false } },
+    { "affine_add", f_affine_add, false, 4,
+      { SHAPE(2, 70, 300), SHAPE(2, 300, 70), SHAPE(1, 70), SHAPE(2, 70, 70) }, { false } },
     ONE(softmax_first, SHAPE(2, 70, 33)), ONE(softmax_last, SHAPE(2, 33, 300)),
     ONE(log_softmax_last, SHAPE(2, 33, 300)),
     TWO(concat, SHAPE(2, 33, 20), SHAPE(2, 33, 7)),

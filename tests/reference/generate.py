@@ -226,6 +226,17 @@ def write_matmul(rng):
         save(f"matmul_{part}", array)
 
 
+def write_affine(rng):
+    """Gradients with bias and residual; affine_plain_y is x w alone."""
+    x, w, b = rng.normal(size=(2, 3, 4)), rng.normal(size=(4, 5)), rng.normal(size=5)
+    r, c = rng.normal(size=(2, 2, 3, 5))
+    y, gradients = differentiate(lambda x, w, b, r: x @ w + b + r, [x, w, b, r], c, rng)
+    names = ("x", "w", "b", "residual", "cotangent", "y", "dx", "dw", "db", "dresidual")
+    for name, array in zip(names, (x, w, b, r, c, y, *gradients)):
+        save(f"affine_{name}", array)
+    save("affine_plain_y", x @ w)
+
+
 # ---- Self-attention ---------------------------------------------------------
 
 D_IN, D_K, D_V, D_OUT, T = 6, 4, 5, 3, 5
@@ -555,7 +566,7 @@ def main():
     FOLDER.mkdir(parents=True, exist_ok=True)
     writers = (write_softmax, write_unary, write_cross_entropy, write_binary_cross_entropy,
                write_cumsum, write_ties, write_matmul, write_attentions, write_optimizers,
-               write_clipping, write_norms, write_transformers, write_masked_decay)
+               write_clipping, write_affine, write_norms, write_transformers, write_masked_decay)
     for number, write in enumerate(writers):
         write(np.random.default_rng([20, number]))
 

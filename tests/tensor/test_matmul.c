@@ -89,7 +89,7 @@ static void check_size(ag_context *context, ag_random *random, ag_dtype dtype, i
     ag_tensor b = random_operand(context, random, dtype, layouts / LAYOUTS, batch, k, n);
     ag_tensor *y = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(batch, m, n));
     ag_tensor_fill(context, y, NAN); /* nothing may be left over or added to */
-    cr_assert(ag_compute_matmul(context, &a, &b, y));
+    cr_assert(ag_compute_matmul(context, &a, &b, NULL, y));
     check_product(&a, &b, y, ag_context_isa(context));
     ag_memory_reset_step(context);
 }
@@ -145,12 +145,12 @@ Test(tensor_matmul, nothing_times_nothing)
     ag_tensor *b = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(2, 0, 40));
     ag_tensor *y = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(2, 3, 40));
     ag_tensor_fill(context, y, NAN);
-    cr_assert(ag_compute_matmul(context, a, b, y));
+    cr_assert(ag_compute_matmul(context, a, b, NULL, y));
     for (int64_t i = 0; i < ag_tensor_count(y); i++)
         cr_assert_eq(ag_tensor_at(y, i), 0.0, "a sum of no terms is 0");
     ag_tensor *none = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(2, 0, 0));
     ag_tensor *empty = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(2, 0, 40));
-    cr_assert(ag_compute_matmul(context, none, b, empty));
+    cr_assert(ag_compute_matmul(context, none, b, NULL, empty));
     cr_assert_eq(ag_context_finish(context), 0);
 }
 
@@ -164,7 +164,7 @@ Test(tensor_matmul, batch_axes_broadcast)
     ag_tensor *y = ag_tensor_new(context, AG_STEP, AG_F64, AG_SHAPE(2, 4, 3, 5, 6));
     ag_random_fill_normal(context, &random, a, 0, 1);
     ag_random_fill_normal(context, &random, b, 0, 1);
-    cr_assert(ag_compute_matmul(context, a, b, y));
+    cr_assert(ag_compute_matmul(context, a, b, NULL, y));
     for (int64_t at = 0; at < ag_tensor_count(y); at++) {
         int64_t j = at % 6, i = at / 6 % 5, z = at / 30 % 3, w = at / 90 % 4, v = at / 360;
         double sum = 0;
@@ -187,7 +187,7 @@ Test(tensor_matmul, one_matrix_for_the_whole_batch)
             ag_tensor a = random_operand(context, &random, AG_F64, layout, 9, m, 13);
             ag_tensor b = random_operand(context, &random, AG_F64, PLAIN, 1, 13, 21);
             ag_tensor *y = ag_tensor_new(context, AG_STEP, AG_F64, AG_SHAPE(9, m, 21));
-            cr_assert(ag_compute_matmul(context, &a, &b, y));
+            cr_assert(ag_compute_matmul(context, &a, &b, NULL, y));
             check_product(&a, &b, y, "any");
         }
     cr_assert_eq(ag_context_finish(context), 0);
@@ -204,7 +204,7 @@ static void *bits_with_threads(const char *isa, int threads, ag_dtype dtype, int
     ag_tensor a = random_operand(context, &random, dtype, layouts % LAYOUTS, batch, m, k);
     ag_tensor b = random_operand(context, &random, dtype, layouts / LAYOUTS, batch, k, n);
     ag_tensor *y = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(batch, m, n));
-    cr_assert(ag_compute_matmul(context, &a, &b, y));
+    cr_assert(ag_compute_matmul(context, &a, &b, NULL, y));
     size_t bytes = (size_t)ag_tensor_count(y) * ag_dtype_size(dtype);
     void *bits = malloc(bytes);
     memcpy(bits, y->data, bytes);
@@ -248,11 +248,11 @@ Test(tensor_matmul, same_bits_for_views_and_for_parts)
         ag_tensor *y = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(1, 50, 150));
         ag_tensor *z = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(1, 50, 150));
         ag_tensor *y_row = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(1, 1, 150));
-        ag_compute_matmul(context, &a, &b, y);
-        ag_compute_matmul(context, &dense_a, &dense_b, z);
+        ag_compute_matmul(context, &a, &b, NULL, y);
+        ag_compute_matmul(context, &dense_a, &dense_b, NULL, z);
         cr_assert_eq(memcmp(y->data, z->data, 50 * 150 * sizeof(float)), 0, "%s", isas[s]);
         ag_tensor_slice(context, &a, 1, 31, 32, 1, &row);
-        ag_compute_matmul(context, &row, &b, y_row);
+        ag_compute_matmul(context, &row, &b, NULL, y_row);
         cr_assert_eq(memcmp((float *)y->data + 31 * 150, y_row->data, 150 * sizeof(float)), 0, "%s",
                      isas[s]);
         cr_assert_eq(ag_context_finish(context), 0);
@@ -272,7 +272,7 @@ Test(tensor_matmul, products_are_fused_where_they_should_be)
         ag_tensor a = ag_tensor_over(a_data, AG_F32, AG_SHAPE(1, 2));
         ag_tensor b = ag_tensor_over(b_data, AG_F32, AG_SHAPE(2, 1));
         ag_tensor y = ag_tensor_over(y_data, AG_F32, AG_SHAPE(1, 1));
-        cr_assert(ag_compute_matmul(context, &a, &b, &y));
+        cr_assert(ag_compute_matmul(context, &a, &b, NULL, &y));
         double expected = strcmp(isas[s], "generic") == 0 ? 0 : -e * e;
         cr_assert_eq((double)y_data[0], expected, "%s: %g", isas[s], (double)y_data[0]);
         cr_assert_eq(ag_context_finish(context), 0);
@@ -292,7 +292,7 @@ Test(tensor_matmul, nan_and_infinity_reach_only_their_row)
         ag_tensor_fill(context, b, 2);
         ag_tensor_put(a, 2 * 3, NAN);
         ag_tensor_put(a, 3 * 3, INFINITY);
-        cr_assert(ag_compute_matmul(context, a, b, y));
+        cr_assert(ag_compute_matmul(context, a, b, NULL, y));
         for (int64_t at = 0; at < 35; at++) {
             double value = ag_tensor_at(y, at);
             int64_t row = at / 7;
@@ -307,12 +307,81 @@ Test(tensor_matmul, scratch_is_recycled)
     ag_context *context = ag_context_new(NULL);
     ag_tensor *a = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(200, 200));
     ag_tensor *y = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(200, 200));
-    cr_assert(ag_compute_matmul(context, a, a, y));
+    cr_assert(ag_compute_matmul(context, a, a, NULL, y));
     ag_memory_usage before = ag_context_memory(context);
     for (int round = 0; round < 20; round++)
-        cr_assert(ag_compute_matmul(context, a, a, y));
+        cr_assert(ag_compute_matmul(context, a, a, NULL, y));
     ag_memory_usage after = ag_context_memory(context);
     cr_assert_eq(after.reserved, before.reserved);
     cr_assert_eq(after.step, before.step);
     cr_assert_eq(ag_context_finish(context), 0);
+}
+
+/* ---- What the product is added to ---- */
+
+/* y [3, m, n] = a b + row + matrix, the row and the matrix in a layout each, or absent. */
+static void check_start(ag_context *context, ag_random *random, ag_dtype dtype, int kind,
+                        const int64_t sizes[3])
+{
+    int64_t m = sizes[0], k = sizes[1], n = sizes[2];
+    ag_tensor a = random_operand(context, random, dtype, kind % LAYOUTS, 3, m, k);
+    ag_tensor b = random_operand(context, random, dtype, kind / 4 % LAYOUTS, 1, k, n);
+    ag_tensor rows = random_operand(context, random, dtype, kind / 2 % LAYOUTS, 1, 1, n);
+    ag_tensor matrix = random_operand(context, random, dtype, kind / 3 % LAYOUTS, 3, m, n);
+    ag_tensor row = { rows.data, dtype, 1, { n }, { rows.strides[2] } };
+    ag_matmul_start start = { kind % 3 != 1 ? &row : NULL, kind % 3 != 2 ? &matrix : NULL };
+    ag_tensor *y = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(3, m, n));
+    ag_tensor *product = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(3, m, n));
+    ag_tensor_fill(context, y, NAN);
+    cr_assert(ag_compute_matmul(context, &a, &b, NULL, product));
+    cr_assert(ag_compute_matmul(context, &a, &b, &start, y));
+    double unit = dtype == AG_F32 ? 0x1p-24 : 0x1p-53;
+    for (int64_t at = 0; at < ag_tensor_count(y); at++) {
+        double sum = ag_tensor_at(product, at), size = sqrt((double)k) * 8;
+        double r = start.row ? ag_tensor_at(&row, at % n) : 0;
+        double s = start.matrix ? ag_tensor_at(&matrix, at) : 0;
+        double error = fabs(ag_tensor_at(y, at) - (sum + r + s));
+        cr_assert(error <= 8 * unit * (size + fabs(sum) + fabs(r) + fabs(s)),
+                  "%s %s [%d,%d] x [.,%d], kind %d, entry %d: off by %g", ag_context_isa(context),
+                  ag_dtype_name(dtype), (int)m, (int)k, (int)n, kind, (int)at, error);
+    }
+    ag_memory_reset_step(context);
+}
+
+Test(tensor_matmul, start_values)
+{
+    static const int64_t sizes[][3] = { { 5, 7, 9 },    { 1, 9, 33 },   { 12, 4, 32 },
+                                        { 30, 300, 1 }, { 25, 0, 17 },  { 24, 600, 64 },
+                                        { 150, 3, 20 }, { 13, 2000, 5 } };
+    for (int s = 0; s < ISAS; s++) {
+        ag_context *context = context_for(isas[s], 1);
+        if (!context)
+            continue;
+        ag_random random = ag_random_stream(7, "matmul", 0);
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            for (int kind = 0; kind < 60; kind++)
+                check_start(context, &random, kind % 2 ? AG_F32 : AG_F64, kind, sizes[i]);
+        cr_assert_eq(ag_context_finish(context), 0);
+    }
+}
+
+/* y = a b + y: the same bits as with a start of its own, for any threads. */
+Test(tensor_matmul, start_from_itself)
+{
+    static const int64_t sizes[][3] = { { 200, 30, 70 }, { 33, 1500, 40 }, { 300, 300, 601 } };
+    for (int c = 0; c < 9; c++) {
+        ag_context *context = context_for(isas[2 - c % 3], 1 + c / 3);
+        if (!context)
+            continue;
+        const int64_t *z = sizes[c / 3];
+        ag_random random = ag_random_stream(8, "matmul", 0);
+        ag_tensor a = random_operand(context, &random, AG_F32, c % 4, 1, z[0], z[1]);
+        ag_tensor b = random_operand(context, &random, AG_F32, c % 3, 1, z[1], z[2]);
+        ag_tensor x = random_operand(context, &random, AG_F32, PLAIN, 1, z[0], z[2]);
+        ag_tensor *y = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(1, z[0], z[2]));
+        cr_assert(ag_compute_matmul(context, &a, &b, &(ag_matmul_start){ NULL, &x }, y));
+        cr_assert(ag_compute_matmul(context, &a, &b, &(ag_matmul_start){ NULL, &x }, &x));
+        cr_assert_eq(memcmp(x.data, y->data, ag_tensor_bytes(y)), 0, "case %d", c);
+        cr_assert_eq(ag_context_finish(context), 0);
+    }
 }

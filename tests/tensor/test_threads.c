@@ -173,6 +173,6 @@ Test(tensor_threads, an_unknown_instruction_set_is_an_error)
     cr_assert_eq(ag_status(context), AG_ERR_ARGUMENT);
     cr_assert_str_eq(ag_error_message(context),
                      "AG_ISA=avx1024: unknown instruction set; there are "
-                     "generic, avx2 and avx512");
+                     "generic, avx2, avx512 and neon");
     ag_context_free(context);
 }
