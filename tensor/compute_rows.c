@@ -38,12 +38,16 @@ static void rows_cut(rows_job *job, const ag_tensor *x)
     for (int i = 0; i + 1 < x->rank; i++)
         job->rows *= x->dims[i];
     job->n = x->rank > 0 ? x->dims[x->rank - 1] : 1;
-    job->rows_per_task = ag_rows_per_task(job->n, AG_TASK_EXPS);
+    bool small = job->rows * job->n <= AG_TASK_EXPS;
+    job->rows_per_task = small ? job->rows : ag_rows_per_task(job->n, AG_TASK_EXPS);
 }
 
 static void rows_run(ag_context *context, rows_job *job, ag_task *run)
 {
-    ag_parallel(context, ag_blocks(job->rows, job->rows_per_task), run, job);
+    if (job->rows <= job->rows_per_task)
+        run(job, 0, 0);
+    else
+        ag_parallel(context, ag_blocks(job->rows, job->rows_per_task), run, job);
 }
 
 static void softmax_task(void *job_, int64_t task, int worker)
