@@ -21,6 +21,14 @@
 #define VECTOR_BYTES 16
 #endif
 
+/* Before a loop of constant length: nothing is left of the loop, so that the loop
+ * around it can become a vector loop. */
+#ifdef __clang__
+#define UNROLL_FULLY _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL_FULLY _Pragma("GCC unroll 32")
+#endif
+
 #define T double
 #define T_IS_F32 0
 #define NAME(name) name##_f64

@@ -93,8 +93,8 @@ static const function functions[] = {
 };
 enum { FUNCTIONS = sizeof functions / sizeof functions[0] };
 
-static const char *const isas[] = { "generic", "avx2", "avx512" };
-enum { ISAS = 3 };
+static const char *const isas[] = { "generic", "avx2", "avx512", "neon" };
+enum { ISAS = 4 };
 
 /* NULL where this build or processor does not have the instruction set. */
 static ag_context *context_for(const char *isa)
@@ -135,6 +135,13 @@ typedef struct largest {
 } largest;
 
 enum { MANY = 4096 };
+
+/* Fewer numbers where no processor computes in long double. */
+#if LDBL_MANT_DIG > 64
+enum { FLOAT_STEP = 1009 * 1009, DOUBLE_BLOCKS = 1 };
+#else
+enum { FLOAT_STEP = 4099, DOUBLE_BLOCKS = 64 };
+#endif
 
 /* f at the first n of x, which has MANY places. */
 static void compare(ag_context *context, const function *f, const ag_tensor *x, int n,
@@ -204,7 +211,7 @@ static void check_floats(ag_context *context, const function *f)
     largest worst = { 0, 0 };
     ag_tensor *x = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(MANY));
     for (uint64_t bits = 0; bits < (uint64_t)1 << 32;) {
-        for (int i = 0; i < MANY; i++, bits += 4099) {
+        for (int i = 0; i < MANY; i++, bits += FLOAT_STEP) {
             uint32_t low = (uint32_t)bits;
             memcpy((float *)x->data + i, &low, sizeof low);
         }
@@ -220,7 +227,7 @@ static void check_doubles(ag_context *context, const function *f)
     largest worst = { 0, 0 };
     ag_random random = ag_random_stream(1, f->name, 0);
     ag_tensor *x = ag_tensor_new(context, AG_STEP, AG_F64, AG_SHAPE(MANY));
-    for (int block = 0; block < 64; block++) {
+    for (int block = 0; block < DOUBLE_BLOCKS; block++) {
         for (int i = 0; i < MANY; i++) {
             double at = 100 * ag_random_uniform(&random) - 50;
             if (i % 2 == 0)
@@ -257,6 +264,57 @@ Test(functions, many_doubles)
         check_all(isas[s], check_doubles);
 }
 
+/* ---- Every place of a loop, and every stride, gives the same bits ---- */
+
+static void check_places(ag_context *context, const function *f, ag_dtype dtype)
+{
+    enum { N = 101 };
+    ag_random random = ag_random_stream(2, f->name, 0);
+    ag_tensor *base = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(N, 3)), view, *y[2];
+    ag_random_fill_normal(context, &random, base, 0, 3);
+    if (f->kind == AG_UNARY_LOG && !f->is_slope)
+        cr_assert(ag_compute_unary(context, AG_UNARY_ABS, 0, base, base));
+    cr_assert(ag_tensor_slice(context, base, 1, 1, 2, 1, &view));
+    ag_tensor *x = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(N, 1));
+    ag_tensor *one = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(N, 1));
+    cr_assert(ag_tensor_copy(context, x, &view));
+    ag_tensor_fill(context, one, 1);
+    const ag_tensor *from[2] = { x, &view };
+    for (int k = 0; k < 2; k++) {
+        y[k] = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(N, 1));
+        if (f->is_slope)
+            cr_assert(ag_compute_binary(context, (ag_binary)f->kind, from[k], one, y[k]));
+        else
+            cr_assert(ag_compute_unary(context, (ag_unary)f->kind, 0, from[k], y[k]));
+    }
+    cr_expect(memcmp(y[0]->data, y[1]->data, N * ag_dtype_size(dtype)) == 0, "%s %s: %s of a view",
+              ag_context_isa(context), ag_dtype_name(dtype), f->name);
+    for (int64_t i = 0; i < N; i++) { /* alone: not in a vector loop */
+        ag_tensor x_i, one_i, *y_i = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(1, 1));
+        cr_assert(ag_tensor_slice(context, x, 0, i, i + 1, 1, &x_i));
+        cr_assert(ag_tensor_slice(context, one, 0, i, i + 1, 1, &one_i));
+        if (f->is_slope)
+            cr_assert(ag_compute_binary(context, (ag_binary)f->kind, &x_i, &one_i, y_i));
+        else
+            cr_assert(ag_compute_unary(context, (ag_unary)f->kind, 0, &x_i, y_i));
+        cr_expect_eq(ag_tensor_at(y_i, 0), ag_tensor_at(y[0], i), "%s %s: %s at %d alone",
+                     ag_context_isa(context), ag_dtype_name(dtype), f->name, (int)i);
+    }
+    ag_memory_reset_step(context);
+}
+
+Test(functions, every_place_gives_the_same_bits)
+{
+    for (int s = 0; s < ISAS; s++) {
+        ag_context *context = context_for(isas[s]);
+        for (int i = 0; context && i < FUNCTIONS; i++) {
+            check_places(context, &functions[i], AG_F32);
+            check_places(context, &functions[i], AG_F64);
+        }
+        cr_expect(!context || ag_context_finish(context) == 0);
+    }
+}
+
 /* ---- Powers ---- */
 
 static void check_power(ag_context *context, ag_dtype dtype, double p)
@@ -277,8 +335,8 @@ static void check_power(ag_context *context, ag_dtype dtype, double p)
         if (error > worst.error)
             worst = (largest){ error, at };
     }
-    cr_expect(worst.error <= 2, "%s %s: pow(%.17g, %g) is off by %.3f ulp",
-              ag_context_isa(context), ag_dtype_name(dtype), worst.at, p, worst.error);
+    cr_expect(worst.error <= 2, "%s %s: pow(%.17g, %g) is off by %.3f ulp", ag_context_isa(context),
+              ag_dtype_name(dtype), worst.at, p, worst.error);
     ag_memory_reset_step(context);
 }
 

@@ -96,6 +96,44 @@ Test(rows, softmax)
     ag_context_free(ctx);
 }
 
+/* A row's bits do not depend on the rows that are computed with it. */
+static void check_alone(ag_context *ctx, ag_random *random, ag_dtype dtype, int64_t n)
+{
+    enum { ROWS = 37 };
+    size_t size = (size_t)n * ag_dtype_size(dtype);
+    ag_tensor *x = normal(ctx, random, dtype, AG_SHAPE(ROWS, n), 3), *y = like(ctx, x), *dx, one;
+    ag_tensor *y_one = ag_tensor_new(ctx, AG_STEP, dtype, AG_SHAPE(1, n)), *dx_one;
+    dx = like(ctx, x);
+    dx_one = like(ctx, y_one);
+    for (int kind = AG_ROWS_SOFTMAX; kind <= AG_ROWS_LOG_SOFTMAX; kind++) {
+        cr_assert(ag_compute_softmax(ctx, (ag_softmax_kind)kind, x, y));
+        cr_assert(ag_compute_softmax_backward(ctx, (ag_softmax_kind)kind, y, x, dx));
+        for (int64_t i = 0; i < ROWS; i++) {
+            cr_assert(ag_tensor_slice(ctx, x, 0, i, i + 1, 1, &one));
+            cr_assert(ag_compute_softmax(ctx, (ag_softmax_kind)kind, &one, y_one));
+            cr_assert(ag_compute_softmax_backward(ctx, (ag_softmax_kind)kind, y_one, &one, dx_one));
+            cr_assert(memcmp((char *)y->data + (size_t)i * size, y_one->data, size) == 0,
+                      "%s %d of row %d of %d", ag_dtype_name(dtype), kind, (int)i, (int)n);
+            cr_assert(memcmp((char *)dx->data + (size_t)i * size, dx_one->data, size) == 0,
+                      "%s %d backward of row %d of %d", ag_dtype_name(dtype), kind, (int)i, (int)n);
+        }
+    }
+    ag_memory_reset_step(ctx);
+}
+
+Test(rows, neighbours_do_not_change_a_bit)
+{
+    static const int64_t lengths[] = {
+        1, 2, 3, 4, 5, 7, 8, 10, 16, 17, 33, 64, 65, 513, 1024, 1025
+    };
+    ag_context *ctx = ag_context_new(NULL);
+    ag_random random = ag_random_stream(3, "alone", 0);
+    for (int i = 0; i < 16; i++)
+        for (int d = 0; d < 2; d++)
+            check_alone(ctx, &random, FLOATS[d], lengths[i]);
+    ag_context_free(ctx);
+}
+
 Test(rows, empty_rows)
 {
     ag_context *ctx = ag_context_new(NULL);
