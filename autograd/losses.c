@@ -64,11 +64,13 @@ static bool dense_operands(const ag_node *node, ag_tensor *x, ag_tensor *labels)
 static void cross_entropy_forward(ag_node *node)
 {
     ag_context *context = ag_node_context(node);
-    ag_tensor x, labels, losses, *y;
+    ag_tensor x, labels, losses, *kept, *y;
     const ag_cross_entropy_options *options = ag_node_options(node);
     if (!check_operands(node) || !dense_operands(node, &x, &labels) ||
-        !ag_tensor_allocate(context, AG_STEP, x.dtype, ag_tensor_shape(&labels), &losses) ||
-        !ag_compute_cross_entropy(context, &x, &labels, ignored(options), &losses))
+        !ag_tensor_allocate(context, AG_STEP, x.dtype, ag_tensor_shape(&labels), &losses))
+        return;
+    kept = ag_node_save(node, x.dtype, AG_SHAPE(labels.dims[0], 2));
+    if (!kept || !ag_compute_cross_entropy(context, &x, &labels, ignored(options), &losses, kept))
         return;
     y = ag_node_new_output(node, x.dtype, AG_SCALAR);
     if (!y || !ag_compute_reduce(context, AG_REDUCE_SUM, &losses, 1u, y))
@@ -126,7 +128,7 @@ static void cross_entropy_vjp_fused(const ag_node *node, ag_var dloss, ag_var *d
     if (!result)
         return;
     ag_tensor rows = ag_tensor_over(result->data, x.dtype, ag_tensor_shape(&x));
-    ag_compute_cross_entropy_backward(context, &x, &labels, ignored(options),
+    ag_compute_cross_entropy_backward(context, &x, &labels, ignored(options), ag_node_saved(node),
                                       row_weight(options, &labels) * ag_item(dloss), &rows);
 }
 

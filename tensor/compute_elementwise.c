@@ -100,12 +100,49 @@ static void run_block(void *job, int64_t task, int worker)
     }
 }
 
+/* The stride by which x is walked in the order of y, which is contiguous: 1 if it
+ * lies in memory as y does, 0 if it is a single number, -1 if neither is so. */
+static int64_t flat_stride(const ag_tensor *x, const ag_tensor *y)
+{
+    bool single = true, same = x->rank == y->rank;
+    for (int axis = 0; axis < x->rank; axis++) {
+        single = single && x->dims[axis] == 1;
+        same = same && x->dims[axis] == y->dims[axis] && x->strides[axis] == y->strides[axis];
+    }
+    return single ? 0 : same ? 1 : -1;
+}
+
+/* The common case, without a walk: one loop over everything, if there is not much
+ * and every operand is walked by one stride. False if that is not so. */
+static bool run_flat(ag_elementwise_loop *loop, double parameter, int operands,
+                     const ag_tensor *const *tensors, ag_tensor *y, int64_t count)
+{
+    const void *data[MAX_OPERANDS];
+    int64_t strides[MAX_OPERANDS];
+    if (count >= PARALLEL_FROM)
+        return false;
+    for (int k = 0; k < operands; k++) {
+        data[k] = tensors[k]->data;
+        strides[k] = flat_stride(tensors[k], y);
+        if (strides[k] < 0)
+            return false;
+    }
+    loop(count, data, strides, y->data, parameter);
+    return true;
+}
+
 /* y = loop of the operands, which broadcast to y. */
 static bool run(ag_context *context, ag_elementwise_loop *loop, double parameter, int operands,
                 const ag_tensor *const *tensors, ag_tensor *y)
 {
-    walk w = { .loop = loop, .parameter = parameter, .operands = operands };
+    walk w; /* too large to be cleared for a few numbers */
     w.count = ag_tensor_count(y);
+    if (run_flat(loop, parameter, operands, tensors, y, w.count))
+        return true;
+    w.loop = loop;
+    w.parameter = parameter;
+    w.operands = operands;
+    w.rank = 0;
     w.y = y->data;
     w.y_size = (int64_t)ag_dtype_size(y->dtype);
     for (int k = 0; k < operands; k++) {

@@ -286,17 +286,39 @@ static bool reduce_group(ag_context *context, block_job *job, axis_group *groups
     return true;
 }
 
+/* A few dense numbers that are reduced along rows or along columns, without tasks:
+ * what is added to what is the same. False if x is not so. */
+static bool reduce_few(const ag_row_kernels *kernels, ag_reduce kind, const ag_tensor *x,
+                       const axis_group *groups, int n, ag_tensor *y)
+{
+    int64_t count = groups_size(groups, 0, n), last = groups[n - 1].size;
+    if (count > AG_READ_ELEMENTS || n > 2 || !ag_tensor_is_contiguous(x))
+        return false;
+    int64_t first = n == 2 ? groups[0].size : 1;
+    if (groups[n - 1].reduced) {
+        kernels->reduce_rows[kind](first, last, x->data, y->data);
+        return true;
+    }
+    if (n == 1 || first > PIECE_COLUMN || last > TILE)
+        return false;
+    kernels->reduce_rows[kind](last, 0, y->data, y->data);
+    kernels->reduce_columns[kind](first, last, x->data, last, y->data);
+    return true;
+}
+
 bool ag_compute_reduce(ag_context *context, ag_reduce kind, const ag_tensor *x, unsigned axes,
                        ag_tensor *y)
 {
-    block_job job = { .kernels = row_kernels(context, x->dtype), .kind = kind };
-    axis_group groups[AG_MAX_RANK];
-    job.x = ag_reader_over(x);
+    const ag_row_kernels *kernels = row_kernels(context, x->dtype);
     if (ag_tensor_count(x) == 0) {
-        job.kernels->reduce_rows[kind](ag_tensor_count(y), 0, y->data, y->data);
+        kernels->reduce_rows[kind](ag_tensor_count(y), 0, y->data, y->data);
         return true;
     }
+    axis_group groups[AG_MAX_RANK];
     int n = group_axes(x, axes, groups), at = last_reduced(groups, n);
+    if (n > 0 && reduce_few(kernels, kind, x, groups, n, y))
+        return true;
+    block_job job = { .kernels = kernels, .kind = kind, .x = ag_reader_over(x) };
     if (at < 0)
         ag_reader_copy(&job.x, 0, ag_tensor_count(x), y->data);
     void *partial = NULL;

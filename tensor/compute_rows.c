@@ -26,6 +26,7 @@ typedef struct rows_job {
     int64_t rows, n, rows_per_task;
     const ag_tensor *x, *y, *dy; /* y and dy: of backward */
     const int64_t *labels, *ignore;
+    const ag_tensor *kept; /* of cross-entropy */
     double factor;
     ag_tensor *result;
 } rows_job;
@@ -37,12 +38,16 @@ static void rows_cut(rows_job *job, const ag_tensor *x)
     for (int i = 0; i + 1 < x->rank; i++)
         job->rows *= x->dims[i];
     job->n = x->rank > 0 ? x->dims[x->rank - 1] : 1;
-    job->rows_per_task = ag_rows_per_task(job->n, AG_TASK_EXPS);
+    bool small = job->rows * job->n <= AG_TASK_EXPS;
+    job->rows_per_task = small ? job->rows : ag_rows_per_task(job->n, AG_TASK_EXPS);
 }
 
 static void rows_run(ag_context *context, rows_job *job, ag_task *run)
 {
-    ag_parallel(context, ag_blocks(job->rows, job->rows_per_task), run, job);
+    if (job->rows <= job->rows_per_task)
+        run(job, 0, 0);
+    else
+        ag_parallel(context, ag_blocks(job->rows, job->rows_per_task), run, job);
 }
 
 static void softmax_task(void *job_, int64_t task, int worker)
@@ -115,16 +120,17 @@ static void cross_entropy_task(void *job_, int64_t task, int worker)
     int64_t rows = ag_min(job->rows_per_task, job->rows - first);
     (void)worker;
     job->kernels->cross_entropy(rows, job->n, row(job->x, first, job->n), job->labels + first,
-                                job->ignore, row(job->result, first, 1));
+                                job->ignore, row(job->result, first, 1), row(job->kept, first, 2));
 }
 
 bool ag_compute_cross_entropy(ag_context *context, const ag_tensor *logits, const ag_tensor *labels,
-                              const int64_t *ignore, ag_tensor *losses)
+                              const int64_t *ignore, ag_tensor *losses, ag_tensor *kept)
 {
     rows_job job = { .kernels = row_kernels(context, logits->dtype), .ignore = ignore };
     job.x = logits;
     job.labels = labels->data;
     job.result = losses;
+    job.kept = kept;
     rows_cut(&job, logits);
     if (!check_labels(context, &job))
         return false;
@@ -139,17 +145,18 @@ static void cross_entropy_backward_task(void *job_, int64_t task, int worker)
     int64_t rows = ag_min(job->rows_per_task, job->rows - first);
     (void)worker;
     job->kernels->cross_entropy_backward(rows, job->n, row(job->x, first, job->n),
-                                         job->labels + first, job->ignore, job->factor,
-                                         row(job->result, first, job->n));
+                                         job->labels + first, job->ignore, row(job->kept, first, 2),
+                                         job->factor, row(job->result, first, job->n));
 }
 
 bool ag_compute_cross_entropy_backward(ag_context *context, const ag_tensor *logits,
                                        const ag_tensor *labels, const int64_t *ignore,
-                                       double factor, ag_tensor *dlogits)
+                                       const ag_tensor *kept, double factor, ag_tensor *dlogits)
 {
     rows_job job = { .kernels = row_kernels(context, logits->dtype), .ignore = ignore };
     job.x = logits;
     job.labels = labels->data;
+    job.kept = kept;
     job.factor = factor;
     job.result = dlogits;
     rows_cut(&job, logits);

@@ -259,14 +259,16 @@ bool ag_compute_norm_backward(ag_context *context, ag_norm_rows kind, const ag_t
 
 /* losses[i] = -log softmax(logits_i)[labels_i], 0 for rows with *ignore;
  * logits contiguous [rows, classes], labels contiguous i64 [rows], losses
- * [rows]. ignore may be NULL. AG_ERR_INDEX for a label out of range. */
+ * [rows]. ignore may be NULL. AG_ERR_INDEX for a label out of range. kept [rows, 2]
+ * is for the next function: the largest of each row's logits, and one over the
+ * sum of their exponentials less that. */
 bool ag_compute_cross_entropy(ag_context *context, const ag_tensor *logits, const ag_tensor *labels,
-                              const int64_t *ignore, ag_tensor *losses);
+                              const int64_t *ignore, ag_tensor *losses, ag_tensor *kept);
 
 /* dlogits_i = (softmax(logits_i) - onehot(labels_i)) factor, 0 for ignored rows. */
 bool ag_compute_cross_entropy_backward(ag_context *context, const ag_tensor *logits,
                                        const ag_tensor *labels, const int64_t *ignore,
-                                       double factor, ag_tensor *dlogits);
+                                       const ag_tensor *kept, double factor, ag_tensor *dlogits);
 
 /* y row k = table row indices_k; table [v, ..] and indices of any strides,
  * all dtypes. AG_ERR_INDEX for an index out of range. */

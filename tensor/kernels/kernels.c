@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "coefficients.h"
 
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
@@ -20,9 +21,18 @@
 #define VECTOR_BYTES 16
 #endif
 
-#define T float
-#define T_IS_F32 1
-#define NAME(name) name##_f32
+/* Before a loop of constant length: nothing is left of the loop, so that the loop
+ * around it can become a vector loop. */
+#ifdef __clang__
+#define UNROLL_FULLY _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL_FULLY _Pragma("GCC unroll 32")
+#endif
+
+#define T double
+#define T_IS_F32 0
+#define NAME(name) name##_f64
+#include "functions.inc"
 #include "elementwise.inc"
 #include "matmul.inc"
 #include "norms.inc"
@@ -31,9 +41,10 @@
 #undef T_IS_F32
 #undef NAME
 
-#define T double
-#define T_IS_F32 0
-#define NAME(name) name##_f64
+#define T float
+#define T_IS_F32 1
+#define NAME(name) name##_f32
+#include "functions.inc"
 #include "elementwise.inc"
 #include "matmul.inc"
 #include "norms.inc"

@@ -32,12 +32,13 @@ typedef struct ag_row_kernels {
     void (*softmax[3])(int64_t rows, int64_t n, const void *x, void *y);
     void (*softmax_backward[2])(int64_t rows, int64_t n, const void *y, const void *dy, void *dx);
 
-    /* labels have been checked; rows labelled *ignore give 0. */
+    /* labels have been checked; rows labelled *ignore give 0. Of each row the first
+     * leaves two numbers in kept [rows, 2], from which the second begins. */
     void (*cross_entropy)(int64_t rows, int64_t n, const void *logits, const int64_t *labels,
-                          const int64_t *ignore, void *losses);
+                          const int64_t *ignore, void *losses, void *kept);
     void (*cross_entropy_backward)(int64_t rows, int64_t n, const void *logits,
-                                   const int64_t *labels, const int64_t *ignore, double factor,
-                                   void *dlogits);
+                                   const int64_t *labels, const int64_t *ignore, const void *kept,
+                                   double factor, void *dlogits);
 
     /* y += x */
     void (*accumulate)(int64_t n, const void *x, void *y);

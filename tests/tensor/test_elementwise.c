@@ -307,43 +307,6 @@ Test(tensor_elementwise, nan_in_binary_operations)
     }
 }
 
-/* The library's own exp in f32, at every 1009th float: within 1.5 ulp. */
-Test(tensor_elementwise, exp_of_many_floats)
-{
-    enum { MANY = 4096 };
-    for (int s = 0; s < ISAS; s++) {
-        ag_context *context = context_for(isas[s], 1);
-        if (!context)
-            continue;
-        ag_tensor *x = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(MANY));
-        ag_tensor *y = ag_tensor_new(context, AG_STEP, AG_F32, AG_SHAPE(MANY));
-        double worst = 0;
-        for (uint64_t bits = 0; bits < (uint64_t)1 << 32;) {
-            for (int i = 0; i < MANY; i++, bits += 1009) {
-                uint32_t low = (uint32_t)bits;
-                memcpy((float *)x->data + i, &low, sizeof low);
-            }
-            ag_compute_unary(context, AG_UNARY_EXP, 0, x, y);
-            for (int i = 0; i < MANY; i++) {
-                double at = (double)((float *)x->data)[i], value = (double)((float *)y->data)[i];
-                double expected = exp(at);
-                if (isnan(at) || (double)(float)expected == value) {
-                    cr_assert(!isnan(at) || isnan(value));
-                    continue;
-                }
-                int exponent;
-                frexp(expected, &exponent);
-                double ulp = ldexp(1, exponent < -125 ? -149 : exponent - 24);
-                worst = fmax(worst, fabs(value - expected) / ulp);
-                cr_assert(fabs(value - expected) <= 1.5 * ulp, "%s: exp(%.9g) = %.9g", isas[s], at,
-                          value);
-            }
-        }
-        cr_log_info("%s: exp in f32 is within %.3f ulp", isas[s], worst);
-        cr_assert_eq(ag_context_finish(context), 0);
-    }
-}
-
 /* ---- Views ---- */
 
 /* A view that broadcasts to shape: axes in a random order in memory, some with

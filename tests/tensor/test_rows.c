@@ -96,6 +96,44 @@ Test(rows, softmax)
     ag_context_free(ctx);
 }
 
+/* A row's bits do not depend on the rows that are computed with it. */
+static void check_alone(ag_context *ctx, ag_random *random, ag_dtype dtype, int64_t n)
+{
+    enum { ROWS = 37 };
+    size_t size = (size_t)n * ag_dtype_size(dtype);
+    ag_tensor *x = normal(ctx, random, dtype, AG_SHAPE(ROWS, n), 3), *y = like(ctx, x), *dx, one;
+    ag_tensor *y_one = ag_tensor_new(ctx, AG_STEP, dtype, AG_SHAPE(1, n)), *dx_one;
+    dx = like(ctx, x);
+    dx_one = like(ctx, y_one);
+    for (int kind = AG_ROWS_SOFTMAX; kind <= AG_ROWS_LOG_SOFTMAX; kind++) {
+        cr_assert(ag_compute_softmax(ctx, (ag_softmax_kind)kind, x, y));
+        cr_assert(ag_compute_softmax_backward(ctx, (ag_softmax_kind)kind, y, x, dx));
+        for (int64_t i = 0; i < ROWS; i++) {
+            cr_assert(ag_tensor_slice(ctx, x, 0, i, i + 1, 1, &one));
+            cr_assert(ag_compute_softmax(ctx, (ag_softmax_kind)kind, &one, y_one));
+            cr_assert(ag_compute_softmax_backward(ctx, (ag_softmax_kind)kind, y_one, &one, dx_one));
+            cr_assert(memcmp((char *)y->data + (size_t)i * size, y_one->data, size) == 0,
+                      "%s %d of row %d of %d", ag_dtype_name(dtype), kind, (int)i, (int)n);
+            cr_assert(memcmp((char *)dx->data + (size_t)i * size, dx_one->data, size) == 0,
+                      "%s %d backward of row %d of %d", ag_dtype_name(dtype), kind, (int)i, (int)n);
+        }
+    }
+    ag_memory_reset_step(ctx);
+}
+
+Test(rows, neighbours_do_not_change_a_bit)
+{
+    static const int64_t lengths[] = {
+        1, 2, 3, 4, 5, 7, 8, 10, 16, 17, 33, 64, 65, 513, 1024, 1025
+    };
+    ag_context *ctx = ag_context_new(NULL);
+    ag_random random = ag_random_stream(3, "alone", 0);
+    for (int i = 0; i < 16; i++)
+        for (int d = 0; d < 2; d++)
+            check_alone(ctx, &random, FLOATS[d], lengths[i]);
+    ag_context_free(ctx);
+}
+
 Test(rows, empty_rows)
 {
     ag_context *ctx = ag_context_new(NULL);
@@ -191,12 +229,13 @@ static void check_cross_entropy(ag_context *ctx, ag_random *random, ag_dtype dty
     ag_tensor *x = normal(ctx, random, dtype, AG_SHAPE(rows, n), 3), *dx = like(ctx, x);
     ag_tensor *labels = ag_tensor_new(ctx, AG_STEP, AG_I64, AG_SHAPE(rows));
     ag_tensor *losses = ag_tensor_new(ctx, AG_STEP, dtype, AG_SHAPE(rows));
+    ag_tensor *kept = ag_tensor_new(ctx, AG_STEP, dtype, AG_SHAPE(rows, 2));
     int64_t *label = labels->data;
     for (int64_t i = 0; i < rows; i++)
         label[i] = ignore && i % 3 == 1 ? *ignore : ag_random_integer(random, n);
     ag_tensor_fill(ctx, dx, 99);
-    cr_assert(ag_compute_cross_entropy(ctx, x, labels, ignore, losses));
-    cr_assert(ag_compute_cross_entropy_backward(ctx, x, labels, ignore, 0.25, dx));
+    cr_assert(ag_compute_cross_entropy(ctx, x, labels, ignore, losses, kept));
+    cr_assert(ag_compute_cross_entropy_backward(ctx, x, labels, ignore, kept, 0.25, dx));
     for (int64_t i = 0; i < rows; i++) {
         bool ignored = ignore && label[i] == *ignore;
         double lse = logsumexp(x, i * n, n);
@@ -234,14 +273,15 @@ Test(rows, cross_entropy_with_infinite_logits)
     for (int d = 0; d < 2; d++) {
         ag_tensor *x = from_values(ctx, FLOATS[d], AG_SHAPE(2, 3), values), *dx = like(ctx, x);
         ag_tensor *losses = ag_tensor_new(ctx, AG_STEP, FLOATS[d], AG_SHAPE(2));
+        ag_tensor *kept = ag_tensor_new(ctx, AG_STEP, FLOATS[d], AG_SHAPE(2, 2));
         ag_tensor *labels = from_values(ctx, AG_I64, AG_SHAPE(2), (double[]){ 1, 0 });
-        cr_assert(ag_compute_cross_entropy(ctx, x, labels, NULL, losses));
+        cr_assert(ag_compute_cross_entropy(ctx, x, labels, NULL, losses, kept));
         cr_expect_eq(ag_tensor_at(losses, 0), INFINITY);
         cr_expect_eq(ag_tensor_at(losses, 1), INFINITY);
         ag_tensor_put(labels, 0, 2);
-        cr_assert(ag_compute_cross_entropy(ctx, x, labels, NULL, losses));
+        cr_assert(ag_compute_cross_entropy(ctx, x, labels, NULL, losses, kept));
         near(ag_tensor_at(losses, 0), log(2), 1e-7, "cross-entropy beside -inf");
-        cr_assert(ag_compute_cross_entropy_backward(ctx, x, labels, NULL, 1, dx));
+        cr_assert(ag_compute_cross_entropy_backward(ctx, x, labels, NULL, kept, 1, dx));
         cr_expect_eq(ag_tensor_at(dx, 0), 0.5);
         cr_expect_eq(ag_tensor_at(dx, 1), 0);
         cr_expect_eq(ag_tensor_at(dx, 2), -0.5);
@@ -266,18 +306,22 @@ Test(rows, labels_out_of_range)
     ag_tensor *x = ag_tensor_new(ctx, AG_STEP, AG_F32, AG_SHAPE(5, 10)), *dx = like(ctx, x);
     ag_tensor *none = ag_tensor_new(ctx, AG_STEP, AG_F32, AG_SHAPE(5, 0));
     ag_tensor *losses = ag_tensor_new(ctx, AG_STEP, AG_F32, AG_SHAPE(5));
+    ag_tensor *kept = ag_tensor_new(ctx, AG_STEP, AG_F32, AG_SHAPE(5, 2));
     ag_tensor *labels = from_values(ctx, AG_I64, AG_SHAPE(5), (double[]){ 0, 9, 3, 12, -1 });
     ag_tensor_fill(ctx, dx, 7);
     ag_tensor_fill(ctx, losses, 7);
     const char *message = "cross_entropy: label 12 at [3] is not in 0 .. 9";
-    expect_refused(ctx, ag_compute_cross_entropy(ctx, x, labels, NULL, losses), message, losses);
-    expect_refused(ctx, ag_compute_cross_entropy_backward(ctx, x, labels, NULL, 1, dx), message,
-                   dx);
+    expect_refused(ctx, ag_compute_cross_entropy(ctx, x, labels, NULL, losses, kept), message,
+                   losses);
+    expect_refused(ctx, ag_compute_cross_entropy_backward(ctx, x, labels, NULL, kept, 1, dx),
+                   message, dx);
     ag_tensor_put(labels, 3, -100);
     message = "cross_entropy: label -1 at [4] is not in 0 .. 9";
-    expect_refused(ctx, ag_compute_cross_entropy(ctx, x, labels, &ignore, losses), message, losses);
+    expect_refused(ctx, ag_compute_cross_entropy(ctx, x, labels, &ignore, losses, kept), message,
+                   losses);
     message = "cross_entropy: label 0 at [0], but there are no classes";
-    expect_refused(ctx, ag_compute_cross_entropy(ctx, none, labels, NULL, losses), message, losses);
+    expect_refused(ctx, ag_compute_cross_entropy(ctx, none, labels, NULL, losses, kept), message,
+                   losses);
     ag_context_free(ctx);
 }
 
@@ -373,19 +417,21 @@ static ag_tensor *computed(ag_context *ctx, int which)
     ag_tensor *x = normal(ctx, &random, AG_F32, AG_SHAPE(300, 210), 3), *y = like(ctx, x);
     ag_tensor *labels = ag_tensor_new(ctx, AG_STEP, AG_I64, AG_SHAPE(300));
     ag_tensor *losses = ag_tensor_new(ctx, AG_STEP, AG_F32, AG_SHAPE(300));
+    ag_tensor *kept = ag_tensor_new(ctx, AG_STEP, AG_F32, AG_SHAPE(300, 2));
     ag_random_fill_integer(ctx, &random, labels, 17);
     if (which == 0)
         cr_assert(ag_compute_softmax(ctx, AG_ROWS_SOFTMAX, x, y));
     if (which == 1)
         cr_assert(ag_compute_softmax_backward(ctx, AG_ROWS_LOG_SOFTMAX, x, x, y));
     if (which == 2)
-        cr_assert(ag_compute_cross_entropy_backward(ctx, x, labels, NULL, 0.1, y));
+        cr_assert(ag_compute_cross_entropy(ctx, x, labels, NULL, losses, kept) &&
+                  ag_compute_cross_entropy_backward(ctx, x, labels, NULL, kept, 0.1, y));
     if (which == 3)
         cr_assert(ag_compute_gather_rows(ctx, x, labels, y));
     if (which == 4)
         cr_assert(ag_compute_scatter_add_rows(ctx, x, labels, y));
     if (which == 5)
-        cr_assert(ag_compute_cross_entropy(ctx, x, labels, NULL, losses));
+        cr_assert(ag_compute_cross_entropy(ctx, x, labels, NULL, losses, kept));
     if (which == 6)
         cr_assert(ag_compute_softmax(ctx, AG_ROWS_LOGSUMEXP, x, losses));
     return which < 5 ? y : losses;
