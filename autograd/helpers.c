@@ -11,12 +11,11 @@ char *ag_node_describe(const ag_node *node, int i, char *text, size_t size)
 const ag_tensor *ag_node_float_input(const ag_node *node, int i)
 {
     char text[160];
-    const ag_tensor *x = ag_node_input_value(node, i);
-    if (x && ag_dtype_is_float(x->dtype))
+    const ag_tensor *x = ag_input_value(node, i);
+    if (x->dtype == AG_F32 || x->dtype == AG_F64)
         return x;
-    if (x)
-        ag_node_fail(node, AG_ERR_DTYPE, "%s is %s, not f32 or f64",
-                     ag_node_describe(node, i, text, sizeof text), ag_dtype_name(x->dtype));
+    ag_node_fail(node, AG_ERR_DTYPE, "%s is %s, not f32 or f64",
+                 ag_node_describe(node, i, text, sizeof text), ag_dtype_name(x->dtype));
     return NULL;
 }
 
@@ -62,7 +61,7 @@ bool ag_node_fail_operands(const ag_node *node, ag_error error, const char *reas
 bool ag_node_same_dtype(const ag_node *node, int i, int j)
 {
     char left[160], right[160];
-    const ag_tensor *a = ag_node_input_value(node, i), *b = ag_node_input_value(node, j);
+    const ag_tensor *a = ag_input_value(node, i), *b = ag_input_value(node, j);
     if (a->dtype == b->dtype)
         return true;
     return ag_node_fail(node, AG_ERR_DTYPE, "dtypes differ: %s is %s, %s is %s",
@@ -84,7 +83,7 @@ static ag_tensor *broadcast_output(ag_node *node, const ag_tensor *a, const ag_t
 
 void ag_node_binary(ag_node *node, ag_binary kind)
 {
-    const ag_tensor *a = ag_node_input_value(node, 0), *b = ag_node_input_value(node, 1);
+    const ag_tensor *a = ag_input_value(node, 0), *b = ag_input_value(node, 1);
     bool compares = kind == AG_BINARY_EQUAL || kind == AG_BINARY_GREATER;
     if (!compares && (!ag_node_float_input(node, 0) || !ag_node_float_input(node, 1)))
         return;
@@ -148,12 +147,18 @@ ag_var ag_empty_like(ag_var x, ag_tensor **value)
     return *value ? node->self : ag_poisoned(x.context);
 }
 
+/* Of a variable that there is: where a result could be made, its operands exist. */
+static const ag_tensor *value_of(ag_var v)
+{
+    return &ag_node_behind(v)->value;
+}
+
 ag_var ag_fused_binary(ag_binary kind, ag_var a, ag_var b)
 {
     ag_tensor *y;
     ag_var v = ag_empty_like(a, &y);
     if (y)
-        ag_compute_binary(a.context, kind, ag_value(a), ag_value(b), y);
+        ag_compute_binary(a.context, kind, value_of(a), value_of(b), y);
     return v;
 }
 
@@ -162,7 +167,7 @@ ag_var ag_fused_unary(ag_unary kind, double parameter, ag_var x)
     ag_tensor *y;
     ag_var v = ag_empty_like(x, &y);
     if (y)
-        ag_compute_unary(x.context, kind, parameter, ag_value(x), y);
+        ag_compute_unary(x.context, kind, parameter, value_of(x), y);
     return v;
 }
 
@@ -182,7 +187,7 @@ ag_var ag_fused_binary_onto(ag_binary kind, ag_var saved, ag_var dy)
     ag_tensor *dx;
     ag_var v = room_onto(dy, &dx);
     if (dx)
-        ag_compute_binary(dy.context, kind, ag_value(saved), ag_value(dy), dx);
+        ag_compute_binary(dy.context, kind, value_of(saved), value_of(dy), dx);
     return v;
 }
 
@@ -191,7 +196,7 @@ ag_var ag_fused_unary_onto(ag_unary kind, double parameter, ag_var dy)
     ag_tensor *dx;
     ag_var v = room_onto(dy, &dx);
     if (dx)
-        ag_compute_unary(dy.context, kind, parameter, ag_value(dy), dx);
+        ag_compute_unary(dy.context, kind, parameter, value_of(dy), dx);
     return v;
 }
 

@@ -104,12 +104,10 @@ static void run_block(void *job, int64_t task, int worker)
  * lies in memory as y does, 0 if it is a single number, -1 if neither is so. */
 static int64_t flat_stride(const ag_tensor *x, const ag_tensor *y)
 {
-    bool single = true, same = x->rank == y->rank;
-    for (int axis = 0; axis < x->rank; axis++) {
-        single = single && x->dims[axis] == 1;
-        same = same && x->dims[axis] == y->dims[axis] && x->strides[axis] == y->strides[axis];
-    }
-    return single ? 0 : same ? 1 : -1;
+    bool same = x->rank == y->rank;
+    for (int axis = 0; same && axis < x->rank; axis++)
+        same = x->dims[axis] == y->dims[axis] && x->strides[axis] == y->strides[axis];
+    return same ? 1 : ag_tensor_count(x) == 1 ? 0 : -1;
 }
 
 /* The common case, without a walk: one loop over everything, if there is not much
