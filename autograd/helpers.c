@@ -81,15 +81,22 @@ static ag_tensor *broadcast_output(ag_node *node, const ag_tensor *a, const ag_t
     return NULL;
 }
 
+/* Two of one dtype; only a comparison takes whole numbers. */
+static bool check_dtypes(const ag_node *node, ag_binary kind)
+{
+    bool compares = kind == AG_BINARY_EQUAL || kind == AG_BINARY_GREATER;
+    if (!compares && (!ag_node_float_input(node, 0) || !ag_node_float_input(node, 1)))
+        return false;
+    return ag_node_same_dtype(node, 0, 1);
+}
+
 void ag_node_binary(ag_node *node, ag_binary kind)
 {
     const ag_tensor *a = ag_input_value(node, 0), *b = ag_input_value(node, 1);
-    bool compares = kind == AG_BINARY_EQUAL || kind == AG_BINARY_GREATER;
-    if (!compares && (!ag_node_float_input(node, 0) || !ag_node_float_input(node, 1)))
-        return;
-    ag_tensor *y = ag_node_same_dtype(node, 0, 1) ? broadcast_output(node, a, b) : NULL;
+    bool usual = a->dtype == b->dtype && a->dtype != AG_I64;
+    ag_tensor *y = usual || check_dtypes(node, kind) ? broadcast_output(node, a, b) : NULL;
     if (y)
-        ag_compute_binary(ag_node_context(node), kind, a, b, y);
+        ag_compute_binary(node->self.context, kind, a, b, y);
 }
 
 int ag_axis_of(ag_var x, const char *operation, int axis, int rank)
@@ -141,9 +148,10 @@ ag_shape ag_shape_reduced(ag_shape shape, unsigned set, bool keep)
 
 ag_var ag_empty_like(ag_var x, ag_tensor **value)
 {
-    const ag_tensor *like = ag_value(x);
-    ag_node *node = like ? ag_list_push(x.context, &x.context->tape->step, 0) : NULL;
-    *value = node ? ag_node_output_like(node, like) : NULL;
+    const ag_node *like = ag_node_find(x);
+    ag_node *node =
+        like && !x.context->error ? ag_list_push(x.context, &x.context->tape->step, 0) : NULL;
+    *value = node ? ag_node_output_like(node, &like->value) : NULL;
     return *value ? node->self : ag_poisoned(x.context);
 }
 
@@ -212,8 +220,8 @@ ag_var ag_scalar_like(ag_var x, double value)
 
 ag_var ag_unbroadcast(ag_var g, ag_var operand)
 {
-    const ag_node *from = ag_node_find(g), *to = ag_node_find(operand);
-    if (from && to && ag_tensor_same_shape(&from->value, &to->value))
+    const ag_node *from = ag_node_find(g);
+    if (from && ag_tensor_same_shape(&from->value, value_of(operand)))
         return g;
     return ag_sum_to(g, ag_shape_of(operand));
 }

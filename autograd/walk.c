@@ -160,14 +160,16 @@ static bool record_node(struct ag_walk *walk, const ag_node *node, ag_var dy, ag
     return !walk->context->error;
 }
 
-/* The variable among first .. count - 1, made by a rule, that owns x's whole
- * buffer, so that it can be given away; NULL if there is none. */
-static ag_node *owner_of(const ag_tape *tape, uint32_t first, const ag_tensor *x)
+/* The variable made by a rule (first .. count - 1) that owns the whole buffer of
+ * dx, so that it can be given away; NULL if there is none. */
+static ag_node *owner_of(const ag_tape *tape, uint32_t first, ag_var dx)
 {
+    ag_node *result = ag_node_behind(dx);
+    const ag_tensor *x = &result->value;
+    if (result->owns_data) /* but not if it is of before: dx may be any variable */
+        return dx.index >= first && !(dx.index & AG_PARAMETER_BIT) ? result : NULL;
     for (uint32_t i = first; i < tape->step.count; i++) {
         ag_node *node = ag_list_at(&tape->step, i);
-        if (x == &node->value)
-            return node->owns_data ? node : NULL;
         if (node->owns_data && node->value.data == x->data)
             return ag_tensor_is_contiguous(x) && ag_tensor_bytes(x) == ag_tensor_bytes(&node->value)
                        ? node
@@ -180,23 +182,24 @@ static ag_node *owner_of(const ag_tape *tape, uint32_t first, const ag_tensor *x
  * after all others have been read, since they may be views of the same one. */
 static bool distribute(struct ag_walk *walk, const ag_node *node, uint32_t first, ag_var *dx)
 {
-    for (int pass = 0; pass < 2; pass++)
-        for (int i = 0; i < node->n_inputs; i++) {
-            ag_slot *s = needed_slot(walk, node, i);
-            if (!s || !dx[i].context)
-                continue;
-            const ag_tensor *x = &ag_node_behind(dx[i])->value;
-            ag_node *owner = owner_of(walk->tape, first, x);
-            if (pass == 0 && owner && !owner->promised) {
-                owner->promised = true; /* to this input; no other one gets it */
-                continue;
-            }
-            if (!(pass == 0 ? add_tensor(walk, s, x) : give_tensor(walk, s, x)))
-                return false;
-            if (pass == 1)
-                owner->owns_data = false;
-            dx[i] = AG_NONE;
+    for (int i = 0; i < node->n_inputs; i++) {
+        ag_slot *s = needed_slot(walk, node, i);
+        ag_node *owner = s ? owner_of(walk->tape, first, dx[i]) : NULL;
+        if (owner && !owner->promised) {
+            owner->promised = true; /* to this input; no other one gets it */
+            continue;
         }
+        if (s && !add_tensor(walk, s, &ag_node_behind(dx[i])->value))
+            return false;
+        dx[i] = AG_NONE;
+    }
+    for (int i = 0; i < node->n_inputs; i++) {
+        if (!dx[i].context)
+            continue;
+        if (!give_tensor(walk, needed_slot(walk, node, i), &ag_node_behind(dx[i])->value))
+            return false;
+        owner_of(walk->tape, first, dx[i])->owns_data = false;
+    }
     return true;
 }
 
