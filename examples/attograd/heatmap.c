@@ -100,7 +100,7 @@ static void draw_matrix(const ag_heatmap *map, const style *s)
         fprintf(s->file, "%*s", s->width, map->names[j]);
     fputc('\n', s->file);
     for (int64_t i = 0; i < map->tokens; i++) {
-        bool marked = map->last_row_answers && i == map->tokens - 1;
+        bool marked = map->first_answer > 0 && i >= map->first_answer;
         fprintf(s->file, "%s %*s ", marked ? ">" : " ", s->width - 1, map->names[i]);
         fputc(' ', s->file);
         for (int64_t j = 0; j < map->tokens; j++)
@@ -141,7 +141,7 @@ void ag_heatmap_draw(const ag_heatmap *map, FILE *file, bool colour)
     style s = { file, colour, blocks, longest_name(map) + 1, ag_heatmap_largest(map) };
     if ((map->tokens + 1) * s.width <= WIDEST) {
         fprintf(file, "attention weights of one sequence: rows attend to columns%s\n",
-                map->last_row_answers ? "; row > answers" : "");
+                map->first_answer > 0 ? "; row > answers" : "");
         draw_matrix(map, &s);
     } else {
         fprintf(file, "attention weights of one sequence, of its last token, which answers\n");

@@ -13,7 +13,7 @@ typedef struct ag_heatmap {
     int64_t tokens;
     const double *weights;
     char (*names)[AG_TOKEN_NAME];
-    bool last_row_answers; /* the other rows were never asked for anything */
+    int64_t first_answer; /* the rows before it were never asked for anything */
 } ag_heatmap;
 
 /* Whether stdout is a terminal whose lines can be written over (TERM is set,

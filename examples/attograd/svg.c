@@ -260,6 +260,20 @@ static void draw_scale(FILE *file, const ag_heatmap *map, double x, double top, 
     }
 }
 
+/* A frame around the rows that answer. */
+static void draw_answers(FILE *file, const ag_heatmap *map, double left, double top, double cell)
+{
+    double side = cell * (double)map->tokens, rows = (double)(map->tokens - map->first_answer);
+    fprintf(file,
+            "<rect x=\"%g\" y=\"%g\" width=\"%g\" height=\"%g\" fill=\"none\""
+            " stroke=\"#d1650a\" stroke-width=\"%g\"/>\n",
+            left, top + side - rows * cell, side, rows * cell, fmax(1.5, fmin(3, cell / 6)));
+    fprintf(file, "<text x=\"%g\" y=\"%g\" text-anchor=\"middle\" fill=\"#a34e00\">%s</text>\n",
+            left + side / 2, top + side + 26,
+            rows > 1 ? "the answers are read from the rows in the frame"
+                     : "the answer is read from the last row");
+}
+
 bool ag_svg_heatmap(FILE *file, const ag_heatmap *map, const char *title)
 {
     const double left = 92, top = 136, side = 440, cell = side / (double)map->tokens;
@@ -277,16 +291,7 @@ bool ag_svg_heatmap(FILE *file, const ag_heatmap *map, const char *title)
             "from this token (query)</text>\n",
             top + side / 2);
     draw_scale(file, map, left + side + 22, top, side);
-    if (map->last_row_answers) {
-        double width = fmax(1.5, fmin(3, cell / 6));
-        fprintf(file,
-                "<rect x=\"%g\" y=\"%g\" width=\"%g\" height=\"%g\" fill=\"none\""
-                " stroke=\"#d1650a\" stroke-width=\"%g\"/>\n",
-                left, top + side - cell, side, cell, width);
-        fprintf(file,
-                "<text x=\"%g\" y=\"%g\" text-anchor=\"middle\" fill=\"#a34e00\">"
-                "the answer is read from the last row</text>\n",
-                left + side / 2, top + side + 26);
-    }
+    if (map->first_answer > 0)
+        draw_answers(file, map, left, top, cell);
     return end(file);
 }

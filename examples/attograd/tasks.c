@@ -45,7 +45,7 @@ static const ag_task tasks[] = {
       .tokens = 16,
       .features = 10,
       .positions = true,
-      .answers_at_all = true,
+      .answers = 16,
       .d_k = 32,
       .d_v = 10,
       .target = 0.99,
@@ -64,6 +64,7 @@ static const ag_task tasks[] = {
       .comes_out = "that key's value",
       .tokens = LOOKUP_ITEMS + 1,
       .features = LOOKUP_KEYS + LOOKUP_VALUES,
+      .answers = 1,
       .d_k = 16,
       .d_v = LOOKUP_VALUES,
       .target = 0.99,
@@ -81,6 +82,7 @@ static const ag_task tasks[] = {
       .comes_out = "the value of the nearest vector",
       .tokens = NEAREST_ITEMS + 1,
       .features = NEAREST_SIZE + NEAREST_VALUES,
+      .answers = 1,
       .d_k = 8,
       .d_v = NEAREST_VALUES,
       .target = 0.99,
@@ -98,6 +100,7 @@ static const ag_task tasks[] = {
       .comes_out = "the sum of the two",
       .tokens = 50,
       .features = 3,
+      .answers = 1,
       .d_k = 8,
       .d_v = 1,
       .metric = AG_MSE,
@@ -123,6 +126,7 @@ static const ag_task tasks[] = {
       .comes_out = "whether most of them are 1",
       .tokens = 33,
       .features = 2,
+      .answers = 1,
       .d_k = 4,
       .d_v = 2,
       .target = 0.99,
@@ -141,6 +145,7 @@ static const ag_task tasks[] = {
       .comes_out = "the function at x",
       .tokens = REGRESSION_EXAMPLES + 1,
       .features = REGRESSION_SIZE + 1,
+      .answers = 1,
       .d_k = REGRESSION_SIZE + 1,
       .d_v = 1,
       .normalizer = AG_LINEAR,
@@ -167,6 +172,7 @@ static const ag_task tasks[] = {
       .tokens = 16,
       .features = 2,
       .positions = true,
+      .answers = 1,
       .d_k = 16,
       .d_v = 2,
       .target = 0.99,
@@ -212,11 +218,6 @@ int64_t ag_task_width(const ag_task *task, bool positions)
     return task->features + (positions ? task->tokens : 1);
 }
 
-int64_t ag_task_answers(const ag_task *task)
-{
-    return task->answers_at_all ? task->tokens : 1;
-}
-
 const ag_promise *ag_task_promise(const ag_task *task, bool positions)
 {
     return !positions && task->without_positions ? task->without_positions : &task->promise;
@@ -230,7 +231,7 @@ bool ag_batch_new(ag_batch *batch, const ag_task *task, bool positions, int64_t 
                          .positions = positions,
                          .sequences = sequences,
                          .width = ag_task_width(task, positions) };
-    size_t answers = (size_t)(sequences * ag_task_answers(task));
+    size_t answers = (size_t)(sequences * task->answers);
     batch->x = calloc((size_t)(sequences * task->tokens * batch->width), sizeof *batch->x);
     batch->labels = calloc(answers, sizeof *batch->labels);
     batch->targets = calloc(answers, sizeof *batch->targets);
@@ -250,7 +251,7 @@ void ag_batch_free(ag_batch *batch)
 
 ag_sequence ag_batch_sequence(const ag_batch *batch, int64_t i)
 {
-    int64_t tokens = batch->task->tokens, answers = ag_task_answers(batch->task);
+    int64_t tokens = batch->task->tokens, answers = batch->task->answers;
     return (ag_sequence){ .tokens = tokens,
                           .width = batch->width,
                           .x = batch->x + i * tokens * batch->width,

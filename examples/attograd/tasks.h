@@ -30,9 +30,9 @@ typedef struct ag_sequence {
 typedef struct ag_task {
     const char *name, *goes_in, *comes_out;
     int64_t tokens;
-    int64_t features;    /* of a token, without its position */
-    bool positions;      /* a one-hot position follows the features */
-    bool answers_at_all; /* an answer at each token; otherwise at the last one */
+    int64_t features; /* of a token, without its position */
+    bool positions;   /* a one-hot position follows the features */
+    int64_t answers;  /* an answer at each of so many last tokens */
     int64_t d_k, d_v;
     double scale;          /* of the scores; 0: 1 / sqrt(d_k) */
     double init_deviation; /* of the matrices' first numbers; 0: 1 / sqrt(width) */
@@ -55,7 +55,6 @@ const ag_task *ag_task_find(const char *name); /* NULL if there is none */
 
 /* The size of a token. Without positions a constant 1 takes their place. */
 int64_t ag_task_width(const ag_task *task, bool positions);
-int64_t ag_task_answers(const ag_task *task);
 const ag_promise *ag_task_promise(const ag_task *task, bool positions);
 
 /* Sequences side by side: x [sequences, tokens, width], labels or targets
