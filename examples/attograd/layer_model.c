@@ -44,7 +44,7 @@ static ag_look look(const ag_model *model, const ag_batch *batch)
 {
     ag_attention_trace trace;
     ag_attention_forward(&model->layer, tokens_of(model, batch, 1), &trace);
-    return (ag_look){ .weights = trace.weights, .layer = &model->layer };
+    return (ag_look){ .weights = trace.weights, .layer = &model->layer, .block = -1 };
 }
 
 const ag_model_kind ag_layer_model = {

@@ -7,16 +7,20 @@
 
 typedef struct ag_model ag_model;
 
-/* What a model attends to in one sequence: weights [.., tokens, tokens], and the
- * layer that they are of. */
+/* What a model attends to in one sequence: weights [.., tokens, tokens], the layer
+ * that they are of, and where that is in a transformer. */
 typedef struct ag_look {
     ag_var weights;
     const ag_attention *layer;
+    int64_t block, head; /* block is -1 where the layer is the model */
 } ag_look;
 
 /* What a kind of model can do with the first n sequences of a batch. */
 typedef struct ag_model_kind {
     bool (*init)(ag_model *model, const ag_settings *settings);
+
+    /* What the model wants of its optimiser; may be NULL. */
+    bool (*prepare)(const ag_model *model, const ag_settings *settings, ag_optimizer *optimizer);
 
     /* What the loss compares with the answers: logits [n, answers, classes] or
      * numbers [n, answers, 1]. */
@@ -30,14 +34,15 @@ typedef struct ag_model_kind {
     ag_look (*look)(const ag_model *model, const ag_batch *batch);
 } ag_model_kind;
 
-extern const ag_model_kind ag_layer_model;
+extern const ag_model_kind ag_layer_model, ag_transformer_model;
 
 struct ag_model {
     const ag_model_kind *kind;
     const ag_task *task;
     ag_context *context;
     ag_params *params;
-    ag_attention layer; /* of ag_layer_model */
+    ag_attention layer;         /* of ag_layer_model */
+    ag_transformer transformer; /* of ag_transformer_model */
 };
 
 /* False with an error in the context. */

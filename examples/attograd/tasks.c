@@ -191,6 +191,36 @@ static const ag_task tasks[] = {
                    .known = "ln 2, a guess" },
       .draw = ag_draw_parity,
       .token_name = ag_name_bit },
+    { .name = "sort",
+      .goes_in = "6 digits of 0 to 2",
+      .comes_out = "the same digits in order, one after the other",
+      .model = AG_MODEL_TRANSFORMER,
+      .tokens = SORT_TOKENS,
+      .answers = SORT_LENGTH,
+      .transformer = { .vocab = SORT_DIGITS,
+                       .max_tokens = SORT_TOKENS,
+                       .d_model = 48,
+                       .heads = 3,
+                       .blocks = 3 },
+      .metric = AG_EXACT,
+      .target = 1,
+      .optimizer = AG_USE_ADAMW,
+      .adam_lr = 5e-4,
+      .sgd_lr = 0.3,
+      .sgd_steps = 2000,
+      .beta2 = 0.95,
+      .weight_decay = 0.1,
+      .clip = 1,
+      .evaluate_every = 100,
+      .batch = 64,
+      .fresh = 256,
+      .last = 5000,
+      .promise = { .low = 1, .high = 1, .steps = 2000 },
+      .draw = ag_draw_sort,
+      .token_name = ag_name_id,
+      .column_order = ag_order_sorted,
+      .inputs = SORT_INPUTS,
+      .input = ag_sort_input },
 };
 
 int ag_task_count(void)
@@ -218,12 +248,45 @@ int64_t ag_task_width(const ag_task *task, bool positions)
     return task->features + (positions ? task->tokens : 1);
 }
 
+int64_t ag_task_question(const ag_task *task)
+{
+    return task->tokens - task->answers + 1;
+}
+
+const char *ag_task_evaluated(const ag_task *task)
+{
+    return task->inputs > 0 ? "test sequences" : "fresh sequences";
+}
+
+const char *ag_task_metric(const ag_task *task)
+{
+    static const char *const names[] = {
+        [AG_ACCURACY] = "accuracy", [AG_MSE] = "mse", [AG_EXACT] = "exact"
+    };
+    return names[task->metric];
+}
+
+bool ag_task_wants_more(const ag_task *task)
+{
+    return task->metric != AG_MSE;
+}
+
+bool ag_task_reached(const ag_task *task, double value)
+{
+    return ag_task_wants_more(task) ? value >= task->target : value <= task->target;
+}
+
 const ag_promise *ag_task_promise(const ag_task *task, bool positions)
 {
     return !positions && task->without_positions ? task->without_positions : &task->promise;
 }
 
 /* ---- batches ---- */
+
+static size_t size_of_x(const ag_batch *batch)
+{
+    return (size_t)(batch->sequences * batch->task->tokens * batch->width);
+}
 
 bool ag_batch_new(ag_batch *batch, const ag_task *task, bool positions, int64_t sequences)
 {
@@ -232,10 +295,11 @@ bool ag_batch_new(ag_batch *batch, const ag_task *task, bool positions, int64_t 
                          .sequences = sequences,
                          .width = ag_task_width(task, positions) };
     size_t answers = (size_t)(sequences * task->answers);
-    batch->x = calloc((size_t)(sequences * task->tokens * batch->width), sizeof *batch->x);
+    batch->x = calloc(size_of_x(batch) + 1, sizeof *batch->x); /* calloc(0) may give NULL */
+    batch->ids = calloc((size_t)(sequences * task->tokens), sizeof *batch->ids);
     batch->labels = calloc(answers, sizeof *batch->labels);
     batch->targets = calloc(answers, sizeof *batch->targets);
-    if (batch->x && batch->labels && batch->targets)
+    if (batch->x && batch->ids && batch->labels && batch->targets)
         return true;
     ag_batch_free(batch);
     return false;
@@ -244,6 +308,7 @@ bool ag_batch_new(ag_batch *batch, const ag_task *task, bool positions, int64_t 
 void ag_batch_free(ag_batch *batch)
 {
     free(batch->x);
+    free(batch->ids);
     free(batch->labels);
     free(batch->targets);
     *batch = (ag_batch){ 0 };
@@ -254,7 +319,9 @@ ag_sequence ag_batch_sequence(const ag_batch *batch, int64_t i)
     int64_t tokens = batch->task->tokens, answers = batch->task->answers;
     return (ag_sequence){ .tokens = tokens,
                           .width = batch->width,
+                          .split = batch->split,
                           .x = batch->x + i * tokens * batch->width,
+                          .ids = batch->ids + i * tokens,
                           .labels = batch->labels + i * answers,
                           .targets = batch->targets + i * answers };
 }
@@ -265,10 +332,10 @@ static void add_positions(const ag_batch *batch, ag_sequence *s)
         s->x[t * s->width + batch->task->features + (batch->positions ? t : 0)] = 1;
 }
 
-void ag_batch_draw(ag_batch *batch, ag_random *random)
+void ag_batch_draw(ag_batch *batch, ag_split split, ag_random *random)
 {
-    size_t count = (size_t)(batch->sequences * batch->task->tokens * batch->width);
-    memset(batch->x, 0, count * sizeof *batch->x);
+    batch->split = split;
+    memset(batch->x, 0, size_of_x(batch) * sizeof *batch->x);
     for (int64_t i = 0; i < batch->sequences; i++) {
         ag_sequence sequence = ag_batch_sequence(batch, i);
         batch->task->draw(random, &sequence);

@@ -15,7 +15,7 @@ static ag_batch draw(const char *name, bool positions)
     cr_assert(task != NULL, "no task %s", name);
     cr_assert(ag_batch_new(&batch, task, positions, SEQUENCES));
     ag_random random = ag_random_stream(7, name, 3);
-    ag_batch_draw(&batch, &random);
+    ag_batch_draw(&batch, AG_TO_LEARN, &random);
     return batch;
 }
 
@@ -339,7 +339,7 @@ Test(tasks, the_same_stream_gives_the_same_batch)
     ag_batch a = draw("nearest", false), b = draw("nearest", false);
     cr_expect(!memcmp(a.x, b.x, (size_t)(SEQUENCES * 9 * 24) * sizeof(double)));
     ag_random other = ag_random_stream(8, "nearest", 3);
-    ag_batch_draw(&b, &other);
+    ag_batch_draw(&b, AG_TO_LEARN, &other);
     cr_expect(memcmp(a.x, b.x, (size_t)(SEQUENCES * 9 * 24) * sizeof(double)));
     ag_batch_free(&a);
     ag_batch_free(&b);
