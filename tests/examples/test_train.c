@@ -266,7 +266,9 @@ Test(train, files_of_out)
         ag_test_run ran = run(words);
         cr_assert(ran.status == 0, "%s: %s", words, ran.errors);
         snprintf(words, sizeof words, "%s/new/%s", folder, ag_task_at(i)->name);
-        expect_file(words, "train.jsonl", "{\"event\":\"eval\",\"step\":25,",
+        expect_file(words, "train.jsonl",
+                    ag_task_at(i)->evaluate_every > 25 ? "{\"event\":\"eval\",\"step\":30,"
+                                                       : "{\"event\":\"eval\",\"step\":25,",
                     "\"dtype\":\"f32\"}\n");
         expect_file(words, "loss.svg", "<svg ", "</svg>\n");
         expect_file(words, "attention.svg", "<svg ", "</svg>\n");
