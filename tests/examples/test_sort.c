@@ -260,6 +260,32 @@ Test(sort, learns_with_the_same_bits_for_any_number_of_threads)
     free(numbers[1]);
 }
 
+/* Where all gradients are 0, a step of AdamW is the weight decay: of matrices only. */
+Test(sort, only_matrices_decay)
+{
+    ag_model model;
+    ag_settings settings;
+    ag_context *context = begin(&model, &settings, "1");
+    ag_optimizer *optimizer = ag_model_optimizer(&model, &settings);
+    const ag_block *block = &model.transformer.blocks[2];
+    const ag_var watched[] = { block->attention.w_q, block->norm_1.gain,
+                               model.transformer.tokens.w };
+    const double factors[] = { 1 - 5e-4 * 0.1, 1, 1 };
+    ag_batch batch = draw(2, AG_TO_LEARN, 1);
+    double before[3];
+    for (int i = 0; i < 3; i++)
+        before[i] = ag_tensor_at(ag_value(watched[i]), 0);
+    ag_backward(ag_mul(ag_model_loss(&model, &batch), ag_scalar(context, 0)));
+    cr_assert(ag_optimizer_step(optimizer));
+    for (int i = 0; i < 3; i++) {
+        double after = ag_tensor_at(ag_value(watched[i]), 0);
+        cr_expect(fabs(after / before[i] - factors[i]) < 1e-14, "%d: %g to %g", i, before[i],
+                  after);
+    }
+    ag_batch_free(&batch);
+    cr_expect(ag_context_finish(context) == 0);
+}
+
 /* The picture shows one head: its rows answer, its columns are the tokens, and a
  * row's weights add up to 1. */
 Test(sort, picture)
@@ -295,7 +321,7 @@ Test(sort, program)
 {
     double loss = 0;
     int right = 0, all = 0, inputs = 0;
-    ag_test_run ran = ag_test_program("train sort --steps 60 --threads 2", NULL);
+    ag_test_run ran = ag_test_program("train sort --steps 60", NULL);
     cr_assert(ran.status == 0 && !*ran.errors, "%s", ran.errors);
     cr_expect(!strncmp(ran.output, "sort: adamw, lr 0.0005, batch 64, seed 1\n", 41), "%s",
               ran.output);
