@@ -83,6 +83,15 @@ static inline ag_node *ag_list_at(const ag_node_list *list, uint32_t i)
     return &list->blocks[i / AG_NODES_PER_BLOCK][i % AG_NODES_PER_BLOCK];
 }
 
+/* The node behind a handle that is known to be good, such as an input of a node
+ * that is on the tape. */
+static inline ag_node *ag_node_behind(ag_var v)
+{
+    const ag_tape *tape = v.context->tape;
+    const ag_node_list *list = v.index & AG_PARAMETER_BIT ? &tape->parameters : &tape->step;
+    return ag_list_at(list, v.index & ~AG_PARAMETER_BIT);
+}
+
 /* The node behind a handle; NULL if there is none, without an error. */
 static inline ag_node *ag_node_find(ag_var v)
 {
@@ -142,12 +151,15 @@ void ag_tape_rewind(ag_context *context, ag_tape_mark mark);
 /* The gradient's memory, to be written to; NULL where it is absent. */
 ag_tensor *ag_gradient_mutable(ag_var v);
 
-/* In backward: is the gradient of this input asked for? (backward.c) */
-bool ag_walk_needs(const struct ag_walk *walk, ag_var v);
-
 /* ---- Helpers of the operations (helpers.c) ------------------------------ */
 
-/* The value of input i, if it is f32 or f64; NULL with AG_ERR_DTYPE recorded. */
+/* The value of input i, which there is. */
+static inline const ag_tensor *ag_input_value(const ag_node *node, int i)
+{
+    return &ag_node_behind(node->inputs[i])->value;
+}
+
+/* The same, if it is f32 or f64; NULL with AG_ERR_DTYPE recorded. */
 const ag_tensor *ag_node_float_input(const ag_node *node, int i);
 
 /* Input i's name and shape, for messages. */
