@@ -14,7 +14,11 @@
  * prefers large or small numbers from the first step on, and one seed in four
  * then stays at an mse near 0.02 (with zeros, 6 of the seeds 1 to 250 do not
  * reach the target). regression is measured on more sequences, since the square
- * of its error varies as much from one sequence to the next as it is large. */
+ * of its error varies as much from one sequence to the next as it is large.
+ *
+ * sort has the sizes and the optimiser of minGPT's gpt-nano, but no dropout. About
+ * one training in fifteen still has one of the 175 test inputs wrong at its end
+ * (one of 17, with the seeds 1 to 16): the loss has spikes, since lr stays large. */
 
 static const ag_promise reverse_without_positions = {
     .low = 0.20,
