@@ -183,6 +183,9 @@ void ag_node_binary(ag_node *node, ag_binary kind);
  * statistics of rows. They live as long as the node. NULL with an error recorded. */
 ag_tensor *ag_node_save(ag_node *node, ag_dtype dtype, ag_shape shape);
 
+/* In forward: whether backward may come here, so that something is worth saving. */
+bool ag_node_will_need(const ag_node *node);
+
 /* What forward saved; NULL if it saved nothing. */
 const ag_tensor *ag_node_saved(const ag_node *node);
 
@@ -198,6 +201,12 @@ ag_var ag_fused_unary(ag_unary kind, double parameter, ag_var x);
  * buffer: the last thing that a fused rule may do with dy. */
 ag_var ag_fused_binary_onto(ag_binary kind, ag_var saved, ag_var dy);
 ag_var ag_fused_unary_onto(ag_unary kind, double parameter, ag_var dy);
+
+/* The same for saved dy, where saved is what forward saved. */
+ag_var ag_fused_mul_onto(const ag_tensor *saved, ag_var dy);
+
+/* The slope of gelu at x, as operations that can be recorded. */
+ag_var ag_gelu_slope(ag_var x);
 
 /* A scalar of x's dtype. */
 ag_var ag_scalar_like(ag_var x, double value);
@@ -229,7 +238,7 @@ ag_var ag_softmax_over(ag_var x, unsigned axes);
     X(sign) X(equal) X(greater) X(argmax) \
     X(where) X(masked_fill) X(cast) \
     X(sum) X(max) X(logsumexp) X(cumsum) \
-    X(matmul) X(affine) \
+    X(matmul) X(affine) X(affine_gelu) \
     X(permute) X(reshape) X(slice) X(unslice) X(flip) X(broadcast_to) X(sum_to) X(contiguous) \
     X(concat) X(gather_rows) X(scatter_add_rows) \
     X(softmax) X(log_softmax) X(layer_norm) X(rms_norm) X(cross_entropy)

@@ -249,6 +249,11 @@ static bool any_requires_gradient(const ag_node *node)
     return false;
 }
 
+bool ag_node_will_need(const ag_node *node)
+{
+    return node->self.context->tape->no_grad == 0 && any_requires_gradient(node);
+}
+
 /* Messages of the floor below know shapes, but no names. */
 static void name_operands(const ag_node *node)
 {

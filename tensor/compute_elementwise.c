@@ -268,3 +268,35 @@ bool ag_compute_accumulate(ag_context *context, const ag_tensor *x, ag_tensor *y
 {
     return run(context, kernels_for(context, y->dtype)->accumulate, 0, 1, &x, y);
 }
+
+/* ---- gelu and its slope ---- */
+
+typedef struct gelu_job {
+    const ag_elementwise_kernels *kernels;
+    char *y, *slope;
+    int64_t count, size; /* elements, and bytes of one */
+} gelu_job;
+
+static void run_gelu_block(void *job, int64_t task, int worker)
+{
+    (void)worker;
+    const gelu_job *j = job;
+    int64_t at = task * BLOCK, n = j->count - at < BLOCK ? j->count - at : BLOCK;
+    j->kernels->gelu_with_slope(n, j->y + at * j->size, j->slope + at * j->size);
+}
+
+bool ag_compute_gelu_with_slope(ag_context *context, ag_tensor *y, ag_tensor *slope)
+{
+    gelu_job job = { .kernels = kernels_for(context, y->dtype),
+                     .y = y->data,
+                     .slope = slope->data,
+                     .count = ag_tensor_count(y),
+                     .size = (int64_t)ag_dtype_size(y->dtype) };
+    int64_t tasks = (job.count + BLOCK - 1) / BLOCK;
+    if (job.count >= PARALLEL_FROM)
+        ag_parallel(context, tasks, run_gelu_block, &job);
+    else
+        for (int64_t task = 0; task < tasks; task++)
+            run_gelu_block(&job, task, 0);
+    return true;
+}
