@@ -69,6 +69,7 @@ static bool measure(bench_run *run)
         bool (*measure)(bench_run *run);
     } sections[] = {
         { BENCH_PEAK, bench_section_peak },
+        { BENCH_MATMUL, bench_section_matmul },
         { BENCH_MODELS, bench_section_models },
     };
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)

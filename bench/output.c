@@ -76,7 +76,7 @@ static void next_cell(bench_output *out)
 static void print_cell(const bench_output *out, const char *text)
 {
     const bench_column *c = column(out);
-    if (!c->title)
+    if (!c->title || (c->width == 0 && !*text))
         return;
     if (out->at > 0)
         fputs("  ", out->file);
@@ -180,6 +180,16 @@ void bench_output_end(bench_output *out)
 {
     if (out->json)
         fputs("\n}\n", out->file);
+}
+
+void bench_note(bench_output *out, const char *key, const char *text)
+{
+    if (!out->json) {
+        fprintf(out->file, "%s%s: %s\n", out->tables++ ? "\n" : "", key, text);
+        return;
+    }
+    fprintf(out->file, "%s\n  \"%s\": ", out->tables++ ? "," : "", key);
+    print_string(out->file, text);
 }
 
 void bench_table_begin(bench_output *out, const char *key, const char *title,

@@ -26,6 +26,9 @@ typedef struct bench_output {
 void bench_output_begin(bench_output *out);
 void bench_output_end(bench_output *out);
 
+/* A line of its own: what a peer is, or why it is absent. JSON: a string. */
+void bench_note(bench_output *out, const char *key, const char *text);
+
 /* JSON: a member key of the object, an array with an object for each row. The
  * title is for the table only. */
 void bench_table_begin(bench_output *out, const char *key, const char *title,
