@@ -98,7 +98,9 @@ static void put_rows(bench_run *run, const bench_entrant *entrants, const bench_
         bench_put_absent(out);
     }
     put_row(out, "PyTorch eager", what[OWN - 1], entrants[OWN].times, own);
-    bench_put_text(out, entrants[OWN].times.n ? peer->about : peer->pid ? "absent" : peer->about);
+    char note[BENCH_ANSWER + 16];
+    snprintf(note, sizeof note, "%s%s", entrants[OWN].times.n ? "" : "absent: ", peer->about);
+    bench_put_text(out, note);
     bench_table_end(out);
 }
 
