@@ -63,7 +63,7 @@ Test(bench_peer, requests_and_answers)
     bench_peer_stop(&peer);
 }
 
-Test(bench_peer, absent_with_a_reason)
+Test(bench_peer, absent_with_a_reason, .timeout = 60)
 {
     const struct {
         const char *greeting, *request, *why;
