@@ -22,7 +22,7 @@ static bool begin(bench_run *run)
         return false;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     run->cores = cores < 1 ? 1 : cores > 256 ? 256 : (int)cores;
-    run->peak = bench_peak_measure(run->isa, &(bench_plan){ 15, 0.01, 5 });
+    run->peak = bench_peak_measure(run->isa, &(bench_plan){ 25, 0.02, 5 });
     return true;
 }
 
