@@ -16,23 +16,23 @@
  */
 #include "internal.h"
 
-/* x's matrix axes behind the leading axes of like, which x's broadcast to. */
-static bool with_leading_axes(ag_context *context, const ag_tensor *x, const ag_tensor *like,
-                              ag_tensor *view)
+/* x with axes of size 1 in front, which broadcast, up to a rank. */
+static ag_tensor with_rank(const ag_tensor *x, int rank)
 {
-    ag_shape shape = ag_tensor_shape(like);
-    shape.dims[shape.rank - 2] = x->dims[x->rank - 2];
-    shape.dims[shape.rank - 1] = x->dims[x->rank - 1];
-    return ag_tensor_broadcast(context, x, shape, view);
+    ag_tensor view = { .data = x->data, .dtype = x->dtype, .rank = rank };
+    for (int axis = 0, own = x->rank - rank; axis < rank; axis++, own++) {
+        view.dims[axis] = own < 0 ? 1 : x->dims[own];
+        view.strides[axis] = own < 0 ? 0 : x->strides[own];
+    }
+    return view;
 }
 
 /* C = A B + start; the leading axes broadcast to C's. */
 static bool multiply(ag_context *context, const ag_tensor *a, const ag_tensor *b,
                      const ag_matmul_start *start, ag_tensor *c)
 {
-    ag_tensor a_view, b_view;
-    return with_leading_axes(context, a, c, &a_view) && with_leading_axes(context, b, c, &b_view) &&
-           ag_compute_matmul(context, &a_view, &b_view, start, c);
+    ag_tensor a_view = with_rank(a, c->rank), b_view = with_rank(b, c->rank);
+    return ag_compute_matmul(context, &a_view, &b_view, start, c);
 }
 
 /* ---- matmul ---- */

@@ -247,8 +247,10 @@ ag_shape ag_tensor_shape(const ag_tensor *tensor)
 {
     if (!tensor)
         return (ag_shape){ .rank = -1 };
-    ag_shape shape = { .rank = tensor->rank };
-    memcpy(shape.dims, tensor->dims, sizeof shape.dims);
+    ag_shape shape;
+    shape.rank = tensor->rank;
+    for (int i = 0; i < shape.rank && i < AG_MAX_RANK; i++)
+        shape.dims[i] = tensor->dims[i];
     return shape;
 }
 
