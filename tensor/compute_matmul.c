@@ -1,24 +1,28 @@
 /* Matrix products of whole tensors: cut into tiles of the result, which are
  * independent of each other and shared out to the threads. The arithmetic is
  * in kernels/matmul.inc. */
+#include <string.h>
+
 #include "internal.h"
 #include "kernels/kernels.h"
 
 /* Below this many multiplications, waking threads costs more than it gains. */
 #define PARALLEL_FROM (1 << 19)
 
+/* Scratch of at most this size lies on the stack. */
+enum { SMALL_SCRATCH = 16 << 10 };
+
 typedef struct matmul_job {
     const ag_matmul_kernels *kernels;
-    size_t size;     /* bytes of an element */
-    int64_t m, n, k; /* of one product */
-    ag_matrix a, b;  /* of the first product */
-    char *y;
+    size_t size;         /* bytes of an element */
+    int64_t m;           /* rows of one product */
+    ag_matmul_tile tile; /* the first tile */
     int batch_axes;
     int64_t batch[AG_MAX_RANK]; /* sizes of the batch axes */
     int64_t a_strides[AG_MAX_RANK], b_strides[AG_MAX_RANK];
-    ag_matrix start[2];                 /* the row, with a row stride of 0, and the matrix */
-    int64_t start_strides[AG_MAX_RANK]; /* of the matrix along the batch axes */
-    int64_t products, row_tiles, column_tiles;
+    int64_t start_strides[AG_MAX_RANK]; /* of the start's matrix along the batch axes */
+    int64_t n;                          /* columns of one product */
+    int64_t row_tiles, column_tiles, tiles, tasks;
     char *scratch; /* scratch_bytes for each thread */
     size_t scratch_bytes;
 } matmul_job;
@@ -28,47 +32,46 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static const char *at(const void *data, int64_t offset, size_t size)
+static void advance(ag_matrix *matrix, int64_t offset, size_t size)
 {
-    return (const char *)data + offset * (int64_t)size;
+    if (matrix->data)
+        matrix->data = (const char *)matrix->data + offset * (int64_t)size;
 }
 
-/* Task by task: the column tiles of a row tile, the row tiles of a product,
- * the products. */
-static void run_tile(void *argument, int64_t task, int worker)
+/* Tile by tile: the column tiles of a row tile, the row tiles of a product, the
+ * products. start[0] is a row, with a row stride of 0; start[1] is a matrix. */
+static void run_tile(const matmul_job *job, int64_t index, void *scratch)
+{
+    ag_matmul_tile t = job->tile;
+    int64_t j = index % job->column_tiles * t.n;
+    int64_t i = index / job->column_tiles % job->row_tiles * t.m;
+    int64_t product = index / job->column_tiles / job->row_tiles, rest = product;
+    int64_t a = i * t.a.row, b = j * t.b.column;
+    int64_t start = i * t.start[1].row + j * t.start[1].column;
+    for (int axis = job->batch_axes - 1; axis >= 0; axis--) {
+        int64_t at = rest % job->batch[axis];
+        rest /= job->batch[axis];
+        a += at * job->a_strides[axis];
+        b += at * job->b_strides[axis];
+        start += at * job->start_strides[axis];
+    }
+    advance(&t.a, a, job->size);
+    advance(&t.b, b, job->size);
+    advance(&t.start[0], j * t.start[0].column, job->size);
+    advance(&t.start[1], start, job->size);
+    t.c = (char *)t.c + ((product * job->m + i) * job->n + j) * (int64_t)job->size;
+    t.m = smaller(t.m, job->m - i);
+    t.n = smaller(t.n, job->n - j);
+    job->kernels->tile(&t, scratch);
+}
+
+/* A task is a range of tiles, as long as the other tasks'. */
+static void run_task(void *argument, int64_t task, int worker)
 {
     const matmul_job *job = argument;
-    const ag_matmul_kernels *kernels = job->kernels;
-    int64_t j = task % job->column_tiles * kernels->tile_columns;
-    int64_t i = task / job->column_tiles % job->row_tiles * kernels->tile_rows;
-    int64_t product = task / job->column_tiles / job->row_tiles;
-    int64_t a_offset = i * job->a.row, b_offset = j * job->b.column;
-    int64_t start_offset = i * job->start[1].row + j * job->start[1].column;
-    int64_t rest = product;
-    for (int axis = job->batch_axes - 1; axis >= 0; axis--) {
-        int64_t index = rest % job->batch[axis];
-        rest /= job->batch[axis];
-        a_offset += index * job->a_strides[axis];
-        b_offset += index * job->b_strides[axis];
-        start_offset += index * job->start_strides[axis];
-    }
-    ag_matmul_tile tile = {
-        .m = smaller(job->m - i, kernels->tile_rows),
-        .n = smaller(job->n - j, kernels->tile_columns),
-        .k = job->k,
-        .a = job->a,
-        .b = job->b,
-        .start = { job->start[0], job->start[1] },
-        .c = job->y + ((product * job->m + i) * job->n + j) * (int64_t)job->size,
-        .c_row = job->n,
-    };
-    tile.a.data = at(job->a.data, a_offset, job->size);
-    tile.b.data = at(job->b.data, b_offset, job->size);
-    if (tile.start[0].data)
-        tile.start[0].data = at(job->start[0].data, j * job->start[0].column, job->size);
-    if (tile.start[1].data)
-        tile.start[1].data = at(job->start[1].data, start_offset, job->size);
-    kernels->tile(&tile, job->scratch + (size_t)worker * job->scratch_bytes);
+    int64_t end = job->tiles * (task + 1) / job->tasks;
+    for (int64_t tile = job->tiles * task / job->tasks; tile < end; tile++)
+        run_tile(job, tile, job->scratch + (size_t)worker * job->scratch_bytes);
 }
 
 /* Whether matrices of m rows that lie stride apart are one matrix of all their rows. */
@@ -81,7 +84,7 @@ static bool rows_follow(const ag_matrix *x, int64_t m, int64_t stride)
  * rows of a follow each other: [8, 16, 32] [32, 4] is [128, 32] [32, 4]. */
 static void fold_batch_into_rows(matmul_job *job)
 {
-    ag_matrix *a = &job->a, *start = &job->start[1];
+    ag_matrix *a = &job->tile.a, *start = &job->tile.start[1];
     while (job->batch_axes > 0) {
         int axis = job->batch_axes - 1;
         bool folds = job->b_strides[axis] == 0 && rows_follow(a, job->m, job->a_strides[axis]) &&
@@ -107,11 +110,12 @@ static void describe_start(matmul_job *job, const ag_matmul_start *start)
 {
     const ag_tensor *row = start->row, *matrix = start->matrix;
     if (row)
-        job->start[0] = (ag_matrix){ row->data, 0, row->strides[0] };
+        job->tile.start[0] = (ag_matrix){ row->data, 0, row->strides[0] };
     if (!matrix)
         return;
     int rows = matrix->rank - 2, columns = matrix->rank - 1;
-    job->start[1] = (ag_matrix){ matrix->data, matrix->strides[rows], matrix->strides[columns] };
+    job->tile.start[1] =
+        (ag_matrix){ matrix->data, matrix->strides[rows], matrix->strides[columns] };
     for (int axis = 0; axis < rows; axis++)
         job->start_strides[axis] = matrix->strides[axis];
 }
@@ -121,10 +125,11 @@ static void describe(matmul_job *job, const ag_tensor *a, const ag_tensor *b, co
     int rows = y->rank - 2, columns = y->rank - 1;
     job->m = y->dims[rows];
     job->n = y->dims[columns];
-    job->k = a->dims[columns];
-    job->a = (ag_matrix){ a->data, a->strides[rows], a->strides[columns] };
-    job->b = (ag_matrix){ b->data, b->strides[rows], b->strides[columns] };
-    job->y = y->data;
+    job->tile.k = a->dims[columns];
+    job->tile.a = (ag_matrix){ a->data, a->strides[rows], a->strides[columns] };
+    job->tile.b = (ag_matrix){ b->data, b->strides[rows], b->strides[columns] };
+    job->tile.c = y->data;
+    job->tile.c_row = job->n;
     job->batch_axes = rows;
     for (int axis = 0; axis < rows; axis++) {
         job->batch[axis] = y->dims[axis];
@@ -132,38 +137,78 @@ static void describe(matmul_job *job, const ag_tensor *a, const ag_tensor *b, co
         job->b_strides[axis] = broadcast_stride(b, axis);
     }
     fold_batch_into_rows(job);
-    job->products = 1;
-    for (int axis = 0; axis < job->batch_axes; axis++)
-        job->products *= job->batch[axis];
-    job->row_tiles = (job->m - 1) / job->kernels->tile_rows + 1;
-    job->column_tiles = (job->n - 1) / job->kernels->tile_columns + 1;
+}
+
+static int64_t parts(int64_t whole, int64_t part)
+{
+    return (whole - 1) / part + 1;
+}
+
+/* About equal parts of a size, no larger than part and multiples of step. */
+static int64_t equal_part(int64_t size, int64_t part, int64_t step)
+{
+    return smaller(size, parts(parts(size, parts(size, part)), step) * step);
+}
+
+/* Tiles as large as is good for the caches, or smaller ones, so that each of the
+ * tasks has one. The longer side is cut first. */
+static void cut_into_tiles(matmul_job *job, int64_t products, int64_t tasks)
+{
+    const ag_matmul_kernels *kernels = job->kernels;
+    int64_t rows = smaller(job->m, kernels->tile_rows);
+    int64_t columns = smaller(job->n, kernels->tile_columns);
+    while (products * parts(job->m, rows) * parts(job->n, columns) < tasks) {
+        if (rows >= columns && rows > kernels->row_step)
+            rows = parts(rows, 2);
+        else if (columns > kernels->column_step)
+            columns = parts(columns, 2);
+        else
+            break;
+    }
+    job->tile.m = equal_part(job->m, rows, kernels->row_step);
+    job->tile.n = equal_part(job->n, columns, kernels->column_step);
+    job->row_tiles = parts(job->m, job->tile.m);
+    job->column_tiles = parts(job->n, job->tile.n);
+    job->tiles = products * job->row_tiles * job->column_tiles;
+    job->tasks = smaller(job->tiles, tasks);
+}
+
+/* As many tasks as keep threads busy to the end, but none too small to be worth it. */
+static int64_t count_tasks(int threads, double work)
+{
+    if (threads == 1 || work < PARALLEL_FROM)
+        return 1;
+    int64_t most = 8 * (int64_t)threads, worthwhile = (int64_t)(work / PARALLEL_FROM);
+    int64_t tasks = worthwhile < most ? worthwhile / threads * threads : most;
+    return tasks < threads ? threads : tasks;
 }
 
 bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor *b,
                        const ag_matmul_start *start, ag_tensor *y)
 {
-    if (ag_tensor_count(y) == 0)
+    int64_t count = ag_tensor_count(y);
+    if (count == 0)
         return true;
-    matmul_job job = { .kernels = context->kernels->matmul[ag_kernels_type(y->dtype)],
-                       .size = ag_dtype_size(y->dtype) };
+    _Alignas(AG_ALIGNMENT) char small[SMALL_SCRATCH];
+    matmul_job job;
+    job.kernels = context->kernels->matmul[ag_kernels_type(y->dtype)];
+    job.size = ag_dtype_size(y->dtype);
+    memset(job.tile.start, 0, sizeof job.tile.start);
+    memset(job.start_strides, 0, sizeof job.start_strides);
     if (start)
         describe_start(&job, start);
     describe(&job, a, b, y);
-    int64_t tasks = job.products * job.row_tiles * job.column_tiles;
-    double work = (double)ag_tensor_count(y) * (double)job.k;
-    int threads = tasks > 1 && work >= PARALLEL_FROM ? context->threads : 1;
+    double work = (double)count * (double)job.tile.k;
+    cut_into_tiles(&job, count / (job.m * job.n), count_tasks(context->threads, work));
 
-    size_t bytes = job.kernels->scratch(job.m, job.k);
+    size_t bytes = job.kernels->scratch(&job.tile);
     job.scratch_bytes = (bytes + AG_ALIGNMENT - 1) / AG_ALIGNMENT * AG_ALIGNMENT;
-    size_t all = job.scratch_bytes * (size_t)threads;
-    job.scratch = ag_memory_new(context, AG_STEP, all);
+    size_t all = job.scratch_bytes * (size_t)(job.tasks > 1 ? context->threads : 1);
+    job.scratch = all <= SMALL_SCRATCH ? small : ag_memory_new(context, AG_STEP, all);
     if (job.scratch == NULL)
         return false;
-    if (threads > 1)
-        ag_parallel(context, tasks, run_tile, &job);
-    else
-        for (int64_t task = 0; task < tasks; task++)
-            run_tile(&job, task, 0);
-    ag_memory_recycle(context, job.scratch, all);
+    ag_parallel(context, job.tasks, run_task, &job);
+    if (job.scratch != small)
+        ag_memory_recycle(context, job.scratch, all);
     return true;
 }

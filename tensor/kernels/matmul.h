@@ -11,7 +11,7 @@ typedef struct ag_matrix {
 } ag_matrix;
 
 /* c [m, n] = a [m, k] b [k, n] + start[0] + start[1], data NULL where nothing is
- * added; the rows of c are c_row elements apart. A start may be c itself. m <= tile_rows. */
+ * added; the rows of c are c_row elements apart. A start may be c itself. */
 typedef struct ag_matmul_tile {
     int64_t m, n, k;
     ag_matrix a, b, start[2];
@@ -20,10 +20,11 @@ typedef struct ag_matmul_tile {
 } ag_matmul_tile;
 
 typedef struct ag_matmul_kernels {
-    int64_t tile_rows, tile_columns; /* of the tiles that threads share out */
+    int64_t row_step, column_step;   /* tiles that are multiples of these leave no edges */
+    int64_t tile_rows, tile_columns; /* the largest tile worth having */
 
-    /* The bytes of scratch that tile needs for a product of at most this size. */
-    size_t (*scratch)(int64_t m, int64_t k);
+    /* The bytes of scratch that tile needs for this one; the data are not read. */
+    size_t (*scratch)(const ag_matmul_tile *tile);
 
     /* scratch is aligned to AG_ALIGNMENT. */
     void (*tile)(const ag_matmul_tile *tile, void *scratch);
