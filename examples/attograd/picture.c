@@ -63,5 +63,6 @@ void ag_picture_fill(ag_heatmap *map, const ag_batch *batch, const ag_look *look
     }
     if (look->block >= 0)
         snprintf(map->note, sizeof map->note, "block %lld, head %lld%s", (long long)look->block,
-                 (long long)look->head, task->column_order ? "; the input's columns are sorted" : "");
+                 (long long)look->head,
+                 task->column_order ? "; the input's columns are sorted" : "");
 }
