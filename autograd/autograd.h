@@ -304,6 +304,27 @@ AG_API ag_var ag_layer_norm(ag_var x, ag_var gain, ag_var bias, double epsilon);
 /* y = x / sqrt(mean x^2 + epsilon) gain (Zhang, Sennrich 2019); otherwise the same. */
 AG_API ag_var ag_rms_norm(ag_var x, ag_var gain, double epsilon);
 
+typedef struct ag_attend_options {
+    int64_t heads;  /* default 1 */
+    double scale;   /* of the scores; default (0) 1 / sqrt(d) */
+    bool causal;    /* query i sees the keys j <= i + t - s: the last one sees all */
+    ag_var lengths; /* i64 [..], the leading axes: keys from lengths on are not seen; default all */
+} ag_attend_options;
+
+/* Attention: each query gathers from the values, by how well their keys fit it. Of one head,
+ * q [.., s, d], k [.., t, d], v [.., t, d_v] -> y [.., s, d_v]:
+ *
+ *   S_ij = scale q_i . k_j     P_i = softmax of the S_ij that query i sees     y_i = sum_j P_ij v_j
+ *
+ * With h heads the last axes are h d and h d_v, one head after the other, each for itself. Where
+ * a query sees no key, y is 0, and so are its gradients. Memory grows with s + t, not with
+ * their product (Milakov, Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135).
+ * options may be NULL.
+ * AG_ERR_SHAPE: sizes or leading axes that differ, heads that do not divide the last axes.
+ * AG_ERR_INDEX: a length outside of 0 .. t. AG_ERR_ARGUMENT: heads below 0, a scale that is
+ * not finite. */
+AG_API ag_var ag_attend(ag_var q, ag_var k, ag_var v, const ag_attend_options *options);
+
 typedef enum ag_reduction { AG_MEAN = 0, AG_SUM } ag_reduction;
 
 typedef struct ag_cross_entropy_options {

@@ -227,6 +227,21 @@ ag_shape ag_shape_reduced(ag_shape shape, unsigned set, bool keep);
 /* Softmax over several axes taken together. */
 ag_var ag_softmax_over(ag_var x, unsigned axes);
 
+/* ---- What attention is composed of (attention.c) ------------------------ */
+
+/* [.., t, h d] -> [.., h, t, d] and back; for one head nothing to do. */
+ag_var ag_split_heads(ag_var x, int64_t heads);
+ag_var ag_join_heads(ag_var x, int64_t heads);
+
+/* Where query i may not see key j. */
+typedef struct ag_key_mask {
+    bool causal;    /* j > i + t - s */
+    ag_var lengths; /* i64 [..]: j >= lengths of its sequence; may be absent */
+} ag_key_mask;
+
+/* scores [.., h, s, t] with value there; without the axis h for one head. */
+ag_var ag_mask_keys(ag_var scores, const ag_key_mask *mask, int64_t heads, double value);
+
 /* ---- The table of operations (table.c) ---------------------------------- */
 
 /* clang-format off */
@@ -241,7 +256,8 @@ ag_var ag_softmax_over(ag_var x, unsigned axes);
     X(matmul) X(affine) X(affine_gelu) \
     X(permute) X(reshape) X(slice) X(unslice) X(flip) X(broadcast_to) X(sum_to) X(contiguous) \
     X(concat) X(gather_rows) X(scatter_add_rows) \
-    X(softmax) X(log_softmax) X(layer_norm) X(rms_norm) X(cross_entropy)
+    X(softmax) X(log_softmax) X(layer_norm) X(rms_norm) X(cross_entropy) \
+    X(attend)
 /* clang-format on */
 
 #define AG_DECLARE_OPERATION(name) extern const ag_op ag_op_##name;

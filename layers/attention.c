@@ -1,20 +1,22 @@
-/* Self-attention. With one token a row, X [.., t, d_in]:
+/* Attention. With one token a row, X [.., s, d_in]; in self-attention the memory M is X:
  *
- *   project     Q = X W_q,  K = X W_k,  V = X W_v
+ *   project     Q = X W_q,  K = M W_k,  V = M W_v
  *   score       S_ij = scale q_i . k_j              how much token i cares for token j
  *   mask        S_ij += additive_ij; where token i may not look at token j, A_ij will be 0
  *   normalise   A_i = normalizer(S_i), row by row
  *   mix         O_i = sum_j A_ij v_j
- *   join        the heads' outputs side by side [.., t, h d_v], times W_o if there is one
+ *   join        the heads' outputs side by side [.., s, h d_v], times W_o if there is one
  *
  * Backward has no line here: each of these steps is made of operations that
  * know their own. From dO it runs the list upwards:
  *
  *   dA = dO V^T    dV = A^T dO    dS by the normaliser's rule, 0 where masked
  *   dQ = scale dS K    dK = scale dS^T Q
- *   dW_q = X^T dQ    dW_k = X^T dK    dW_v = X^T dV    dX = dQ W_q^T + dK W_k^T + dV W_v^T
+ *   dW_q = X^T dQ    dW_k = M^T dK    dW_v = M^T dV    dX = dQ W_q^T    dM = dK W_k^T + dV W_v^T
  *
- * With h heads, Q, K and V carry an axis h before t and all of it runs per head. */
+ * With h heads, Q, K and V carry an axis h before their rows and all of it runs per head.
+ * Where the normaliser is softmax and nobody asks for the steps, score to mix are the one
+ * operation ag_attend, which gives the same without ever holding S or A. */
 #include "internal.h"
 
 #include <math.h>
@@ -25,51 +27,14 @@ static const char forward_name[] = "attention_forward";
 
 /* ---- The steps ---- */
 
-/* [.., t, h d] -> [.., h, t, d]; nothing to do for one head. */
-static ag_var split_heads(ag_var x, int64_t heads)
-{
-    if (heads == 1)
-        return x;
-    ag_shape shape = ag_shape_of(x);
-    if (shape.rank < 2)
-        return x; /* an error on the way here */
-    shape.dims[shape.rank] = shape.dims[shape.rank - 1] / heads;
-    shape.dims[shape.rank - 1] = heads;
-    shape.rank++;
-    return ag_transpose(ag_reshape(x, shape), -3, -2);
-}
-
-/* Q = X W_q + b_q, and likewise K and V. */
-static ag_var project(ag_var x, ag_var w, ag_var b, int64_t heads)
-{
-    return split_heads(ag_affine(x, w, b), heads);
-}
-
 /* S = scale Q K^T */
 static ag_var score(ag_var q, ag_var k, double scale)
 {
     return ag_scale(ag_matmul(q, ag_transpose(k, -2, -1)), scale);
 }
 
-/* [t, t], 1 where key j comes after query i. */
-static ag_var after_query(ag_context *context, int64_t t)
-{
-    ag_var token = ag_arange(context, t);
-    return ag_greater(token, ag_reshape(token, AG_SHAPE(t, 1)));
-}
-
-/* [.., 1, t], 1 where key j is not among the first lengths tokens: j + 1 > lengths. */
-static ag_var beyond_length(ag_var lengths, int64_t t, int64_t heads)
-{
-    ag_shape shape = ag_shape_of(lengths);
-    for (int ones = heads == 1 ? 2 : 3; ones > 0 && shape.rank >= 0; ones--)
-        shape.dims[shape.rank++] = 1;
-    ag_var place = ag_slice(ag_arange(lengths.context, t + 1), 0, 1, AG_END, 1);
-    return ag_greater(place, ag_reshape(lengths, shape));
-}
-
 /* A masked score becomes whatever its normaliser turns into a weight of 0. */
-static ag_var mask_scores(const ag_attention_options *options, ag_var scores, int64_t t,
+static ag_var mask_scores(const ag_attention_options *options, ag_var scores,
                           const ag_attention_mask *mask)
 {
     double fill = options->normalizer == AG_LINEAR ? 0 : -INFINITY;
@@ -78,11 +43,8 @@ static ag_var mask_scores(const ag_attention_options *options, ag_var scores, in
         ag_var masked = ag_equal(mask->additive, minus_infinity);
         scores = ag_masked_fill(ag_add(scores, mask->additive), masked, fill);
     }
-    if (mask && !ag_is_none(mask->lengths))
-        scores = ag_masked_fill(scores, beyond_length(mask->lengths, t, options->heads), fill);
-    if (options->causal)
-        scores = ag_masked_fill(scores, after_query(scores.context, t), fill);
-    return scores;
+    ag_key_mask keys = { .causal = options->causal, .lengths = mask ? mask->lengths : AG_NONE };
+    return ag_mask_keys(scores, &keys, options->heads, fill);
 }
 
 /* Each row of t scores to weights. log t is the library's own, so that it has
@@ -101,20 +63,6 @@ static ag_var normalize(ag_var scores, int64_t t, ag_normalizer normalizer)
         break;
     }
     return scores;
-}
-
-/* [.., h, t, d] -> [.., t, h d], the opposite of split_heads. */
-static ag_var join_heads(ag_var x, int64_t heads)
-{
-    if (heads == 1)
-        return x;
-    ag_shape shape = ag_shape_of(x);
-    if (shape.rank < 3)
-        return x; /* an error on the way here */
-    shape.rank--;
-    shape.dims[shape.rank - 2] = shape.dims[shape.rank - 1];
-    shape.dims[shape.rank - 1] = heads * shape.dims[shape.rank];
-    return ag_reshape(ag_transpose(x, -3, -2), shape);
 }
 
 /* "attn.q" from "attn.w_q". */
@@ -141,32 +89,57 @@ static void name_trace(const ag_attention *attention, const ag_attention_trace *
 /* ---- Checks before the first step ---- */
 
 /* Records "attention_forward: x [5,4] does not go with attn.w_q [3,4]: why". */
-static bool refuse_x(const ag_attention *attention, ag_var x, ag_error error, const char *why)
+static bool refuse(ag_var w, ag_var x, ag_error error, const char *why)
 {
     char x_text[160], w_text[160];
     return ag_fail(x.context, error, "%s: %s does not go with %s: %s", forward_name,
-                   ag_describe(x, x_text, sizeof x_text),
-                   ag_describe(attention->w_q, w_text, sizeof w_text), why);
+                   ag_describe(x, x_text, sizeof x_text), ag_describe(w, w_text, sizeof w_text),
+                   why);
 }
 
-/* x [.., t, d_in] of the parameters' dtype. */
-static bool check_x(const ag_attention *attention, ag_var x)
+/* x [.., tokens, d] of the dtype of the parameter w [d, ..]. */
+static bool check_tokens(const ag_attention *attention, ag_var w, ag_var x)
 {
-    const ag_node *node = ag_node_require(attention->w_q.context, forward_name, x);
+    const ag_node *node = ag_node_require(w.context, forward_name, x);
     if (!node)
         return false;
     const ag_tensor *value = &node->value;
-    if (value->dtype != ag_dtype_of(attention->w_q))
-        return refuse_x(attention, x, AG_ERR_DTYPE, "their dtypes differ");
-    if (value->rank < 2 || value->dims[value->rank - 1] != attention->options.d_in)
-        return refuse_x(attention, x, AG_ERR_SHAPE, "x should be [.., tokens, d_in]");
+    if (value->dtype != ag_dtype_of(w))
+        return refuse(w, x, AG_ERR_DTYPE, "their dtypes differ");
+    if (value->rank < 2 || value->dims[value->rank - 1] != ag_shape_of(w).dims[0])
+        return refuse(w, x, AG_ERR_SHAPE,
+                      w.index == attention->w_q.index ? "x should be [.., tokens, d_in]"
+                                                      : "memory should be [.., tokens, d_memory]");
     if (attention->options.heads > 1 && value->rank == AG_MAX_RANK)
-        return refuse_x(attention, x, AG_ERR_SHAPE, "no axis is left for the heads");
+        return refuse(w, x, AG_ERR_SHAPE, "no axis is left for the heads");
     return true;
 }
 
-/* lengths: i64, the leading axes of x, each 0 .. t. */
-static bool check_lengths(ag_context *context, ag_var lengths, ag_shape x)
+/* The scores of x with memory: [.., s, t], for several heads [.., h, s, t]. */
+static ag_shape scores_shape(ag_shape x, ag_shape memory, int64_t heads)
+{
+    int64_t s = x.dims[x.rank - 2], t = memory.dims[memory.rank - 2];
+    if (heads > 1)
+        x.dims[x.rank++ - 2] = heads;
+    x.dims[x.rank - 2] = s;
+    x.dims[x.rank - 1] = t;
+    return x;
+}
+
+/* x and memory have the same leading axes. */
+static bool check_leading_axes(ag_var x, ag_var memory)
+{
+    char x_text[160], text[160];
+    ag_shape a = ag_shape_of(x), b = ag_shape_of(memory);
+    if (ag_shape_equal(ag_shape_make(a.rank - 2, a.dims), ag_shape_make(b.rank - 2, b.dims)))
+        return true;
+    return ag_fail(x.context, AG_ERR_SHAPE,
+                   "%s: the leading axes of %s and of the memory %s differ", forward_name,
+                   ag_describe(x, x_text, sizeof x_text), ag_describe(memory, text, sizeof text));
+}
+
+/* lengths: i64, the leading axes of memory, each 0 .. t. */
+static bool check_lengths(ag_context *context, ag_var lengths, ag_shape memory)
 {
     const ag_node *node = ag_node_require(context, forward_name, lengths);
     if (!node)
@@ -176,8 +149,8 @@ static bool check_lengths(ag_context *context, ag_var lengths, ag_shape x)
         return ag_fail(context, AG_ERR_DTYPE, "%s: lengths should be i64, not %s", forward_name,
                        ag_dtype_name(value->dtype));
     }
-    int64_t t = x.dims[x.rank - 2];
-    ag_shape leading = ag_shape_make(x.rank - 2, x.dims);
+    int64_t t = memory.dims[memory.rank - 2];
+    ag_shape leading = ag_shape_make(memory.rank - 2, memory.dims);
     if (!ag_shape_equal(ag_tensor_shape(value), leading)) {
         char got[128], wanted[128];
         return ag_fail(context, AG_ERR_SHAPE, "%s: lengths %s should have x's leading axes %s",
@@ -195,25 +168,18 @@ static bool check_lengths(ag_context *context, ag_var lengths, ag_shape x)
     return true;
 }
 
-/* additive: of x's dtype, broadcast to the scores [.., h, t, t]. */
-static bool check_additive(ag_context *context, ag_var additive, ag_var x, int64_t heads)
+/* additive: of x's dtype, broadcast to the scores. */
+static bool check_additive(ag_context *context, ag_var additive, ag_dtype dtype, ag_shape scores)
 {
     const ag_node *node = ag_node_require(context, forward_name, additive);
     if (!node)
         return false;
     const ag_tensor *value = &node->value;
-    if (value->dtype != ag_dtype_of(x)) {
+    if (value->dtype != dtype) {
         return ag_fail(context, AG_ERR_DTYPE, "%s: the additive mask is %s, but x is %s",
-                       forward_name, ag_dtype_name(value->dtype), ag_dtype_name(ag_dtype_of(x)));
+                       forward_name, ag_dtype_name(value->dtype), ag_dtype_name(dtype));
     }
-    ag_shape shape = ag_shape_of(x), scores = shape, together;
-    int64_t t = shape.dims[shape.rank - 2];
-    if (heads > 1) {
-        scores.rank++;
-        scores.dims[scores.rank - 3] = heads;
-    }
-    scores.dims[scores.rank - 2] = t;
-    scores.dims[scores.rank - 1] = t;
+    ag_shape together;
     if (!ag_shape_broadcast(ag_tensor_shape(value), scores, &together) ||
         !ag_shape_equal(together, scores)) {
         char text[128], wanted[128];
@@ -225,57 +191,107 @@ static bool check_additive(ag_context *context, ag_var additive, ag_var x, int64
     return true;
 }
 
-static bool check_forward(const ag_attention *attention, ag_var x, const ag_attention_mask *mask)
+static bool check_forward(const ag_attention *attention, const ag_attention_input *input)
 {
     if (!attention || !attention->w_q.context || attention->options.heads < 1) {
-        return ag_fail(x.context, AG_ERR_ARGUMENT, "%s: the layer was not initialised",
+        return ag_fail(input->x.context, AG_ERR_ARGUMENT, "%s: the layer was not initialised",
                        forward_name);
     }
+    const ag_attention_mask *mask = input->mask;
     ag_context *context = attention->w_q.context;
-    if (!check_x(attention, x))
+    if (!check_tokens(attention, attention->w_q, input->x) ||
+        !check_tokens(attention, attention->w_k, input->memory) ||
+        !check_leading_axes(input->x, input->memory))
         return false;
-    if (mask && !ag_is_none(mask->lengths) &&
-        !check_lengths(context, mask->lengths, ag_shape_of(x)))
+    ag_shape x = ag_shape_of(input->x), memory = ag_shape_of(input->memory);
+    if (mask && !ag_is_none(mask->lengths) && !check_lengths(context, mask->lengths, memory))
         return false;
     return !mask || ag_is_none(mask->additive) ||
-           check_additive(context, mask->additive, x, attention->options.heads);
+           check_additive(context, mask->additive, ag_dtype_of(input->x),
+                          scores_shape(x, memory, attention->options.heads));
 }
 
 /* ---- The layer ---- */
 
-ag_var ag_attention_forward_masked(const ag_attention *attention, ag_var x,
-                                   const ag_attention_mask *mask, ag_attention_trace *trace)
+/* The steps from score to join, one by one. */
+static ag_var attend_in_steps(const ag_attention *attention, ag_var q, ag_var k, ag_var v,
+                              const ag_attention_mask *mask, ag_attention_trace *trace)
 {
-    if (trace)
-        *trace = (ag_attention_trace){ .q = AG_NONE };
-    if (!check_forward(attention, x, mask)) {
-        bool known = attention && attention->w_q.context;
-        return ag_poisoned(known ? attention->w_q.context : x.context);
-    }
     const ag_attention_options *options = &attention->options;
-    const ag_shape shape = ag_shape_of(x);
-    const int64_t t = shape.dims[shape.rank - 2], heads = options->heads;
-
+    const int64_t heads = options->heads;
+    const ag_shape shape = ag_shape_of(k);
+    const int64_t t = shape.rank < 2 ? 0 : shape.dims[shape.rank - 2];
     ag_attention_trace step;
-    step.q = project(x, attention->w_q, attention->b_q, heads);
-    step.k = project(x, attention->w_k, attention->b_k, heads);
-    step.v = project(x, attention->w_v, attention->b_v, heads);
-    step.scores = mask_scores(options, score(step.q, step.k, options->scale), t, mask);
+    step.q = ag_split_heads(q, heads);
+    step.k = ag_split_heads(k, heads);
+    step.v = ag_split_heads(v, heads);
+    step.scores = mask_scores(options, score(step.q, step.k, options->scale), mask);
     step.weights = normalize(step.scores, t, options->normalizer);
     step.mixed = ag_matmul(step.weights, step.v);
-    ag_var out = join_heads(step.mixed, heads);
-    if (options->d_out > 0)
-        out = ag_affine(out, attention->w_o, attention->b_o);
     if (trace) {
         name_trace(attention, &step);
         *trace = step;
     }
-    return out;
+    return ag_join_heads(step.mixed, heads);
+}
+
+/* The same steps in one, where nobody wants to see what lies between them. */
+static ag_var attend_at_once(const ag_attention *attention, ag_var q, ag_var k, ag_var v,
+                             const ag_attention_mask *mask)
+{
+    const ag_attention_options *o = &attention->options;
+    return ag_attend(q, k, v,
+                     &(ag_attend_options){ .heads = o->heads,
+                                           .scale = o->scale,
+                                           .causal = o->causal,
+                                           .lengths = mask ? mask->lengths : AG_NONE });
+}
+
+static bool in_one(const ag_attention *attention, const ag_attention_mask *mask,
+                   const ag_attention_trace *trace)
+{
+    return !trace && attention->options.normalizer == AG_SOFTMAX &&
+           (!mask || ag_is_none(mask->additive));
+}
+
+ag_var ag_attention_forward_add(const ag_attention *attention, const ag_attention_input *input,
+                                ag_attention_trace *trace)
+{
+    if (trace)
+        *trace = (ag_attention_trace){ .q = AG_NONE };
+    if (!check_forward(attention, input)) {
+        bool known = attention && attention->w_q.context;
+        return ag_poisoned(known ? attention->w_q.context : input->x.context);
+    }
+    const ag_attention_mask *mask = input->mask;
+    ag_var q = ag_affine(input->x, attention->w_q, attention->b_q);
+    ag_var k = ag_affine(input->memory, attention->w_k, attention->b_k);
+    ag_var v = ag_affine(input->memory, attention->w_v, attention->b_v);
+    ag_var out = in_one(attention, mask, trace) ? attend_at_once(attention, q, k, v, mask)
+                                                : attend_in_steps(attention, q, k, v, mask, trace);
+    const bool projects = attention->options.d_out > 0;
+    if (ag_is_none(input->residual))
+        return projects ? ag_affine(out, attention->w_o, attention->b_o) : out;
+    return projects ? ag_affine_add(out, attention->w_o, attention->b_o, input->residual)
+                    : ag_add(input->residual, out);
+}
+
+ag_var ag_attention_forward_cross(const ag_attention *attention, ag_var x, ag_var memory,
+                                  const ag_attention_mask *mask, ag_attention_trace *trace)
+{
+    return ag_attention_forward_add(
+        attention, &(ag_attention_input){ .x = x, .memory = memory, .mask = mask }, trace);
+}
+
+ag_var ag_attention_forward_masked(const ag_attention *attention, ag_var x,
+                                   const ag_attention_mask *mask, ag_attention_trace *trace)
+{
+    return ag_attention_forward_cross(attention, x, x, mask, trace);
 }
 
 ag_var ag_attention_forward(const ag_attention *attention, ag_var x, ag_attention_trace *trace)
 {
-    return ag_attention_forward_masked(attention, x, NULL, trace);
+    return ag_attention_forward_cross(attention, x, x, NULL, trace);
 }
 
 static bool check_options(ag_context *context, const char *name, const ag_attention_options *o)
@@ -286,9 +302,10 @@ static bool check_options(ag_context *context, const char *name, const ag_attent
                        "%s: %s: d_in is %lld, d_k %lld, d_v %lld, but all must be at least 1",
                        init_name, name, (long long)o->d_in, (long long)o->d_k, (long long)o->d_v);
     }
-    if (o->heads < 0 || o->d_out < 0) {
-        return ag_fail(context, AG_ERR_ARGUMENT, "%s: %s: heads is %lld, d_out %lld: negative",
-                       init_name, name, (long long)o->heads, (long long)o->d_out);
+    if (o->heads < 0 || o->d_out < 0 || o->d_memory < 0) {
+        return ag_fail(context, AG_ERR_ARGUMENT,
+                       "%s: %s: heads is %lld, d_out %lld, d_memory %lld: negative", init_name,
+                       name, (long long)o->heads, (long long)o->d_out, (long long)o->d_memory);
     }
     if (o->heads > INT64_MAX / (o->d_k > o->d_v ? o->d_k : o->d_v)) {
         return ag_fail(context, AG_ERR_MEMORY, "%s: %s: %lld heads are too many", init_name, name,
@@ -312,8 +329,8 @@ static void add_parameters(ag_attention *a, ag_params *params, const char *name)
     const int64_t keys = o->heads * o->d_k, values = o->heads * o->d_v;
     const ag_init zeros = { .kind = AG_INIT_ZEROS };
     a->w_q = ag_params_add(params, name, "w_q", AG_SHAPE(o->d_in, keys), o->init);
-    a->w_k = ag_params_add(params, name, "w_k", AG_SHAPE(o->d_in, keys), o->init);
-    a->w_v = ag_params_add(params, name, "w_v", AG_SHAPE(o->d_in, values), o->init);
+    a->w_k = ag_params_add(params, name, "w_k", AG_SHAPE(o->d_memory, keys), o->init);
+    a->w_v = ag_params_add(params, name, "w_v", AG_SHAPE(o->d_memory, values), o->init);
     if (o->bias) {
         a->b_q = ag_params_add(params, name, "b_q", AG_SHAPE(keys), zeros);
         a->b_k = ag_params_add(params, name, "b_k", AG_SHAPE(keys), zeros);
@@ -336,6 +353,7 @@ bool ag_attention_init(ag_attention *attention, ag_params *params, const char *n
         return false;
     ag_attention made = { .options = *options };
     made.options.heads = options->heads > 0 ? options->heads : 1;
+    made.options.d_memory = options->d_memory > 0 ? options->d_memory : options->d_in;
     made.options.scale = options->scale != 0 ? options->scale : 1 / sqrt((double)options->d_k);
     int count = ag_params_count(params);
     add_parameters(&made, params, name);

@@ -22,7 +22,6 @@ bool ag_layer_name(ag_context *context, const char *prefix, const char *part,
 
 bool ag_layer_takes(const char *operation, ag_var parameter, ag_var x, int64_t d)
 {
-    char x_text[160], text[160];
     if (!parameter.context)
         return ag_fail(x.context, AG_ERR_ARGUMENT, "%s: the layer was not initialised", operation);
     ag_context *context = parameter.context;
@@ -30,15 +29,17 @@ bool ag_layer_takes(const char *operation, ag_var parameter, ag_var x, int64_t d
     if (!node)
         return false;
     const ag_tensor *value = &node->value;
+    bool same_dtype = value->dtype == ag_dtype_of(parameter);
+    if (same_dtype && value->rank >= 1 && value->dims[value->rank - 1] == d)
+        return true;
+    char x_text[160], text[160];
     ag_describe(x, x_text, sizeof x_text);
     ag_describe(parameter, text, sizeof text);
-    if (value->dtype != ag_dtype_of(parameter))
+    if (!same_dtype)
         return ag_fail(context, AG_ERR_DTYPE, "%s: %s is %s, %s is %s", operation, x_text,
                        ag_dtype_name(value->dtype), text, ag_dtype_name(ag_dtype_of(parameter)));
-    if (value->rank < 1 || value->dims[value->rank - 1] != d)
-        return ag_fail(context, AG_ERR_SHAPE, "%s: the last axis of %s does not fit %s", operation,
-                       x_text, text);
-    return true;
+    return ag_fail(context, AG_ERR_SHAPE, "%s: the last axis of %s does not fit %s", operation,
+                   x_text, text);
 }
 
 ag_var ag_layer_refused(ag_var parameter, ag_var x)

@@ -58,6 +58,15 @@ ag_var ag_layer_refused(ag_var parameter, ag_var x);
 bool ag_layer_can_start(const ag_params *params, const char *operation, const void *layer,
                         const char *name, const void *options);
 
+/* What goes into attention: queries come from x, keys and values from memory, which may be
+ * x itself; to the result residual is added, if there is one (attention.c). */
+typedef struct ag_attention_input {
+    ag_var x, memory, residual;
+    const ag_attention_mask *mask; /* NULL without */
+} ag_attention_input;
+ag_var ag_attention_forward_add(const ag_attention *attention, const ag_attention_input *input,
+                                ag_attention_trace *trace);
+
 /* activation(x W_1 + b_1); x has been checked (feed_forward.c). */
 ag_var ag_feed_forward_hidden(const ag_feed_forward *layer, ag_var x);
 

@@ -86,7 +86,7 @@ AG_API bool ag_linear_init(ag_linear *linear, ag_params *params, const char *nam
                            const ag_linear_options *options);
 AG_API ag_var ag_linear_forward(const ag_linear *linear, ag_var x);
 
-/* ---- 3  Self-attention ------------------------------------------------- */
+/* ---- 3  Attention ------------------------------------------------------ */
 
 /* What makes weights of a row of n scores. A masked score gets weight 0 with
  * each of them; n counts the masked ones too. */
@@ -98,14 +98,16 @@ typedef enum ag_normalizer {
 } ag_normalizer;
 
 typedef struct ag_attention_options {
-    int64_t d_in;  /* size of a token */
-    int64_t d_k;   /* size of a query and key, per head */
-    int64_t d_v;   /* size of a value, per head */
-    int64_t heads; /* default 1 */
-    int64_t d_out; /* with output projection: its size; default none */
-    bool bias;     /* of q, k, v (and the projection); default none. Softmax undoes b_k */
-    bool causal;   /* token i attends to tokens 0 .. i only; default all */
-    double scale;  /* of the scores; default (0) 1 / sqrt(d_k); 1 is the tutorial's */
+    int64_t d_in;     /* size of a token */
+    int64_t d_memory; /* of a token that keys and values come from; default d_in */
+    int64_t d_k;      /* size of a query and key, per head */
+    int64_t d_v;      /* size of a value, per head */
+    int64_t heads;    /* default 1 */
+    int64_t d_out;    /* with output projection: its size; default none */
+    bool bias;        /* of q, k, v (and the projection); default none. Softmax undoes b_k */
+    bool causal;      /* token i attends to tokens 0 .. i only, or, of s tokens to a
+                       * memory of t, to 0 .. i + t - s; default all */
+    double scale;     /* of the scores; default (0) 1 / sqrt(d_k); 1 is the tutorial's */
     ag_normalizer normalizer;
     ag_init init; /* of the matrices; default LECUN_NORMAL */
 } ag_attention_options;
@@ -122,16 +124,20 @@ typedef struct ag_attention_options {
  * Only W_q, W_k and W_v learn, unless biases (b_q, b_k, b_v) or an output
  * projection (w_o, b_o) are asked for. With h heads the columns of W_q hold
  * one head after the other, the heads run side by side, and their outputs
- * are joined: O [.., t, h d_v]. */
+ * are joined: O [.., t, h d_v].
+ *
+ * In cross-attention keys and values come from another sequence, a memory M
+ * [.., t, d_memory]: K = M W_k, V = M W_v, while X has s tokens; scores are [.., s, t]. */
 typedef struct ag_attention {
     ag_attention_options options;
-    ag_var w_q, w_k, w_v, w_o; /* [d_in, h d_k], [d_in, h d_k], [d_in, h d_v], [h d_v, d_out] */
+    ag_var w_q, w_k, w_v,
+        w_o; /* [d_in, h d_k], [d_memory, h d_k], [d_memory, h d_v], [h d_v, d_out] */
     ag_var b_q, b_k, b_v, b_o;
 } ag_attention;
 
-/* Everything it computed: q, k [.., h, t, d_k], v [.., h, t, d_v], scores (scaled
- * and masked) and weights [.., h, t, t], mixed = weights v [.., h, t, d_v]. Without
- * the axis h for one head. */
+/* Everything it computed: q [.., h, s, d_k], k [.., h, t, d_k], v [.., h, t, d_v], scores
+ * (scaled and masked) and weights [.., h, s, t], mixed = weights v [.., h, s, d_v]. Without
+ * the axis h for one head; s = t where the memory is x. */
 typedef struct ag_attention_trace {
     ag_var q, k, v, scores, weights, mixed;
 } ag_attention_trace;
@@ -154,6 +160,12 @@ AG_API ag_var ag_attention_forward(const ag_attention *attention, ag_var x,
                                    ag_attention_trace *trace);
 AG_API ag_var ag_attention_forward_masked(const ag_attention *attention, ag_var x,
                                           const ag_attention_mask *mask, ag_attention_trace *trace);
+
+/* x [.., s, d_in] looks into memory [.., t, d_memory], of the same leading axes: -> [.., s, h d_v]
+ * or [.., s, d_out]. Masks are about the memory's tokens. mask and trace may be NULL.
+ * AG_ERR_SHAPE: sizes or leading axes that do not fit. */
+AG_API ag_var ag_attention_forward_cross(const ag_attention *attention, ag_var x, ag_var memory,
+                                         const ag_attention_mask *mask, ag_attention_trace *trace);
 
 /* ---- 4  Embeddings ----------------------------------------------------- */
 

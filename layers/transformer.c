@@ -114,9 +114,9 @@ ag_var ag_block_forward(const ag_block *block, ag_var x, const ag_attention_mask
     if (!ag_layer_takes("block_forward", gain, x, block ? block->options.d : 0))
         return ag_layer_refused(gain, x);
     const ag_feed_forward *ff = &block->feed_forward;
-    ag_var found = ag_attention_forward_masked(&block->attention,
-                                               ag_norm_forward(&block->norm_1, x), mask, trace);
-    ag_var h = ag_add(x, found);
+    ag_var normed = ag_norm_forward(&block->norm_1, x);
+    const ag_attention_input input = { .x = normed, .memory = normed, .residual = x, .mask = mask };
+    ag_var h = ag_attention_forward_add(&block->attention, &input, trace);
     ag_var hidden = ag_feed_forward_hidden(ff, ag_norm_forward(&block->norm_2, h));
     return ag_affine_add(hidden, ff->w_2, ff->b_2, h);
 }

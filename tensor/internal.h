@@ -260,6 +260,35 @@ bool ag_compute_norm_backward(ag_context *context, ag_norm_rows kind, const ag_t
                               const ag_tensor *gain, const ag_tensor *statistics,
                               const ag_tensor *dy, const ag_norm_gradients *gradients);
 
+/* Attention of heads that lie side by side in the last axis:
+ *
+ *   S_ij = scale q_i . k_j    P_i = softmax of the S_ij that query i sees    y_i = sum_j P_ij v_j
+ *
+ * q [.., s, h d], k [.., t, h d], v [.., t, h d_v], of any strides and the same
+ * leading axes; y [.., s, h d_v] contiguous. Query i sees the keys j < lengths of
+ * its sequence and, if causal, j <= i + t - s; where it sees none, P_i = 0. What
+ * backward reads of each row is written to statistics [.., h, s, AG_ATTENTION_STATISTICS]. */
+typedef struct ag_attention_call {
+    int64_t heads;
+    double scale;
+    bool causal;
+    const ag_tensor *q, *k, *v;
+    const int64_t *lengths; /* of each sequence, 0 .. t; NULL: t */
+} ag_attention_call;
+enum { AG_ATTENTION_STATISTICS = 2 };
+bool ag_compute_attention(ag_context *context, const ag_attention_call *call, ag_tensor *y,
+                          ag_tensor *statistics);
+
+/* Contiguous gradients; those that are not asked for are NULL. */
+typedef struct ag_attention_gradients {
+    ag_tensor *q, *k, *v;
+} ag_attention_gradients;
+
+/* y, statistics and dy are contiguous. */
+bool ag_compute_attention_backward(ag_context *context, const ag_attention_call *call,
+                                   const ag_tensor *y, const ag_tensor *statistics,
+                                   const ag_tensor *dy, const ag_attention_gradients *gradients);
+
 /* losses[i] = -log softmax(logits_i)[labels_i], 0 for rows with *ignore;
  * logits contiguous [rows, classes], labels contiguous i64 [rows], losses
  * [rows]. ignore may be NULL. AG_ERR_INDEX for a label out of range. kept [rows, 2]

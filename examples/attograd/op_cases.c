@@ -129,6 +129,20 @@ F(cross_entropy_ignore,
   ag_cross_entropy_with(x[0], labels_of(c),
                         &(ag_cross_entropy_options){ .ignore = true, .ignore_index = 0 }))
 
+static ag_var attend(const ag_var *x, int64_t heads, bool causal, ag_var lengths)
+{
+    return ag_attend(x[0], x[1], x[2],
+                     &(ag_attend_options){ .heads = heads, .causal = causal, .lengths = lengths });
+}
+
+F(attend, ag_attend(x[0], x[1], x[2], NULL))
+F(attend_heads, attend(x, 2, false, AG_NONE))
+F(attend_causal, attend(x, 2, true, AG_NONE))
+F(attend_lengths, attend(x, 1, false, ag_indices(c, AG_SHAPE(3), (int64_t[]){ 3, 0, 1 })))
+F(attend_both, attend(x, 2, true, ag_indices(c, AG_SHAPE(2), (int64_t[]){ 2, 4 })))
+F(attend_itself,
+  ag_attend(x[0], ag_transpose(x[0], 0, 1), x[0], &(ag_attend_options){ .scale = 1 }))
+
 #define VECTOR(domain, n) \
     {                     \
         domain, 1,        \
@@ -257,6 +271,12 @@ static const ag_op_case cases[] = {
     { "cross_entropy", "cross_entropy", f_cross_entropy, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "cross_entropy/sum", "cross_entropy", f_cross_entropy_sum, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "cross_entropy/ignore", "cross_entropy", f_cross_entropy_ignore, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "attend", "attend", f_attend, false, 3, { MATRIX(AG_ANY, 3, 2), MATRIX(AG_ANY, 4, 2), MATRIX(AG_ANY, 4, 3) } },
+    { "attend/heads", "attend", f_attend_heads, false, 3, { CUBE(AG_ANY, 2, 3, 4), CUBE(AG_ANY, 2, 2, 4), CUBE(AG_ANY, 2, 2, 6) } },
+    { "attend/causal", "attend", f_attend_causal, false, 3, { CUBE(AG_ANY, 2, 4, 4), CUBE(AG_ANY, 2, 3, 4), CUBE(AG_ANY, 2, 3, 2) } },
+    { "attend/lengths", "attend", f_attend_lengths, false, 3, { CUBE(AG_ANY, 3, 2, 2), CUBE(AG_ANY, 3, 3, 2), CUBE(AG_ANY, 3, 3, 2) } },
+    { "attend/both", "attend", f_attend_both, false, 3, { CUBE(AG_ANY, 2, 3, 2), CUBE(AG_ANY, 2, 4, 2), CUBE(AG_ANY, 2, 4, 2) } },
+    { "attend/itself", "attend", f_attend_itself, false, 1, { MATRIX(AG_ANY, 3, 3) } },
     { "binary_cross_entropy", "softplus", f_binary_cross_entropy, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
     { "mean_squared_error", "square", f_mean_squared_error, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
 };

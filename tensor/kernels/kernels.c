@@ -44,6 +44,7 @@
 #include "matmul.inc"
 #include "norms.inc"
 #include "rows.inc"
+#include "attention.inc"
 #undef T
 #undef T_IS_F32
 #undef NAME
@@ -56,6 +57,7 @@
 #include "matmul.inc"
 #include "norms.inc"
 #include "rows.inc"
+#include "attention.inc"
 #undef T
 #undef T_IS_F32
 #undef NAME
@@ -69,6 +71,7 @@ extern const ag_kernels JOIN(ag_kernels_, AG_KERNELS_ISA);
 
 const ag_kernels JOIN(ag_kernels_, AG_KERNELS_ISA) = {
     .isa = TEXT(AG_KERNELS_ISA),
+    .attention = { &attention_kernels_f32, &attention_kernels_f64 },
     .elementwise = { &elementwise_kernels_f32, &elementwise_kernels_f64 },
     .matmul = { &matmul_kernels_f32, &matmul_kernels_f64 },
     .norms = { &norm_kernels_f32, &norm_kernels_f64 },

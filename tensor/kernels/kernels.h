@@ -9,6 +9,7 @@
 #define AG_KERNELS_H
 
 #include "../internal.h"
+#include "attention.h"
 #include "elementwise.h"
 #include "matmul.h"
 #include "norms.h"
@@ -19,6 +20,7 @@ enum { AG_KERNELS_F32, AG_KERNELS_F64, AG_KERNELS_TYPES };
 
 typedef struct ag_kernels {
     const char *isa;
+    const ag_attention_kernels *attention[AG_KERNELS_TYPES];
     const ag_elementwise_kernels *elementwise[AG_KERNELS_TYPES];
     const ag_matmul_kernels *matmul[AG_KERNELS_TYPES];
     const ag_norm_kernels *norms[AG_KERNELS_TYPES];

@@ -204,6 +204,39 @@ static ag_var apply_affine_gelu(ag_var x, ag_random *random)
     return ag_affine_gelu(x, affine_matrix(x), ag_normal(x.context, random, AG_SHAPE(9)));
 }
 
+/* x as queries of seven keys, which are also the values; test_attend.c checks the rest. */
+static ag_var attend_keys(ag_var x)
+{
+    ag_shape shape = ag_shape_of(x);
+    ag_random random = ag_random_stream(13, "attend", 0);
+    shape.dims[shape.rank - 2] = 7;
+    return ag_normal(x.context, &random, shape);
+}
+
+static ag_var at_least_a_matrix(ag_var x)
+{
+    return ag_shape_of(x).rank == 1 ? ag_unsqueeze(x, 0) : x;
+}
+
+static ag_var apply_attend(ag_var x, ag_random *random)
+{
+    (void)random;
+    x = at_least_a_matrix(x);
+    return ag_attend(x, attend_keys(x), attend_keys(x), NULL);
+}
+
+/* sum of P |dP| |k|, where P has the scores' error: their terms times the precision. */
+static ag_var attend_terms(ag_var x, ag_var y, ag_var dy)
+{
+    (void)y;
+    ag_var q = ag_abs(at_least_a_matrix(x)), k = ag_abs(attend_keys(q)),
+           turned = ag_transpose(k, -2, -1);
+    ag_var scores = ag_sum(ag_matmul(q, turned), -1, AG_KEEP_DIM);
+    ag_var dp = ag_sum(ag_matmul(ag_abs(dy), turned), -1, AG_KEEP_DIM);
+    ag_var terms = ag_mul(ag_mul(dp, ag_shift(scores, 1)), ag_sum(k, -2, AG_KEEP_DIM));
+    return ag_reshape(terms, ag_shape_of(x));
+}
+
 static const fused_case cases[] = {
     { "sub", apply_sub, elementwise_terms },
     { "mul", apply_mul, mul_terms },
@@ -221,6 +254,7 @@ static const fused_case cases[] = {
     { "layer_norm", apply_layer_norm, layer_norm_terms },
     { "layer_norm", apply_layer_norm_plain, layer_norm_terms },
     { "rms_norm", apply_rms_norm, rms_norm_terms },
+    { "attend", apply_attend, attend_terms },
     { "cross_entropy", apply_cross_entropy_mean, cross_entropy_terms },
     { "cross_entropy", apply_cross_entropy_ignore, cross_entropy_terms },
     { "cross_entropy", apply_cross_entropy_sum, cross_entropy_terms },

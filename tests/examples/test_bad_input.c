@@ -197,7 +197,7 @@ Test(bad_input, loss_that_is_not_a_number)
     cr_expect(run.status == 1, "status %d", run.status);
     cr_expect(lines(run.errors) == 1, "%s", run.errors);
     cr_expect(strstr(run.errors, "at step 2"), "%s", run.errors);
-    cr_expect(strstr(run.errors, "matmul"), "%s", run.errors);
+    cr_expect(strstr(run.errors, "attend"), "%s", run.errors);
     ag_test_run_free(&run);
     run = ag_test_program("train reverse --lr 1e300 --json", NULL);
     cr_expect(run.status == 1, "status %d", run.status);
