@@ -9,8 +9,10 @@
 /* Below this many multiplications, waking threads costs more than it gains. */
 #define PARALLEL_FROM (1 << 19)
 
-/* Scratch of at most this size lies on the stack. */
-enum { SMALL_SCRATCH = 16 << 10 };
+enum {
+    SMALL_SCRATCH = 16 << 10, /* bytes; that much lies on the stack */
+    LARGE_TILE = 128 * 128,   /* rows times columns: smaller ones are less efficient */
+};
 
 typedef struct matmul_job {
     const ag_matmul_kernels *kernels;
@@ -157,14 +159,18 @@ static int64_t equal_part(int64_t size, int64_t part, int64_t step)
     return smaller(size, parts(parts(size, parts(size, part)), step) * step);
 }
 
-/* Tiles as large as is good for the caches, or smaller ones, so that each of the
- * tasks has one. The longer side is cut first. */
-static void cut_into_tiles(matmul_job *job, int64_t tasks)
+/* Tiles as large as is good for the caches. If there are fewer of them than tasks
+ * they are cut, the longer side first: as long as they are large, or until each
+ * thread has one. */
+static void cut_into_tiles(matmul_job *job, int64_t tasks, int threads)
 {
     const ag_matmul_kernels *kernels = job->kernels;
     int64_t rows = smaller(job->m, kernels->tile_rows);
     int64_t columns = smaller(job->n, kernels->tile_columns);
-    while (tasks > 1 && job->products * parts(job->m, rows) * parts(job->n, columns) < tasks) {
+    while (tasks > 1) {
+        int64_t tiles = job->products * parts(job->m, rows) * parts(job->n, columns);
+        if (tiles >= tasks || (tiles >= threads && rows * columns <= LARGE_TILE))
+            break;
         if (rows >= columns && rows > kernels->row_step)
             rows = parts(rows, 2);
         else if (columns > kernels->column_step)
@@ -206,7 +212,7 @@ bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor 
         describe_start(&job, start);
     describe(&job, a, b, y);
     double work = (double)count * (double)job.tile.k;
-    cut_into_tiles(&job, count_tasks(context->threads, work));
+    cut_into_tiles(&job, count_tasks(context->threads, work), context->threads);
 
     size_t bytes = job.kernels->scratch(&job.tile);
     job.scratch_bytes = (bytes + AG_ALIGNMENT - 1) / AG_ALIGNMENT * AG_ALIGNMENT;
