@@ -87,10 +87,10 @@ static void mul_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 static void mul_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 {
     ag_var a = ag_node_input(node, 0), b = ag_node_input(node, 1);
-    if (needs(node, 0))
-        dx[0] = ag_unbroadcast(ag_fused_binary(AG_BINARY_MUL, dy, b), a);
     if (needs(node, 1))
         dx[1] = ag_unbroadcast(ag_fused_binary(AG_BINARY_MUL, dy, a), b);
+    if (needs(node, 0))
+        dx[0] = ag_unbroadcast(ag_fused_binary_onto(AG_BINARY_MUL, b, dy), a);
 }
 
 const ag_op ag_op_mul = {

@@ -231,12 +231,16 @@ OPERATION(relu, relu_vjp_fused)
 
 FORWARD(gelu, GELU)
 
-static void gelu_vjp(const ag_node *node, ag_var dy, ag_var *dx)
+ag_var ag_gelu_slope(ag_var x)
 {
-    ag_var x = input(node);
     ag_var P = ag_scale(ag_erfc(ag_scale(x, -SQRT_HALF)), 0.5);
     ag_var p = ag_scale(ag_exp(ag_scale(ag_square(x), -0.5)), INV_SQRT_TAU);
-    dx[0] = ag_mul(dy, ag_add(P, ag_mul(x, p)));
+    return ag_add(P, ag_mul(x, p));
+}
+
+static void gelu_vjp(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    dx[0] = ag_mul(dy, ag_gelu_slope(input(node)));
 }
 
 static void gelu_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)

@@ -11,12 +11,11 @@ char *ag_node_describe(const ag_node *node, int i, char *text, size_t size)
 const ag_tensor *ag_node_float_input(const ag_node *node, int i)
 {
     char text[160];
-    const ag_tensor *x = ag_node_input_value(node, i);
-    if (x && ag_dtype_is_float(x->dtype))
+    const ag_tensor *x = ag_input_value(node, i);
+    if (x->dtype == AG_F32 || x->dtype == AG_F64)
         return x;
-    if (x)
-        ag_node_fail(node, AG_ERR_DTYPE, "%s is %s, not f32 or f64",
-                     ag_node_describe(node, i, text, sizeof text), ag_dtype_name(x->dtype));
+    ag_node_fail(node, AG_ERR_DTYPE, "%s is %s, not f32 or f64",
+                 ag_node_describe(node, i, text, sizeof text), ag_dtype_name(x->dtype));
     return NULL;
 }
 
@@ -62,7 +61,7 @@ bool ag_node_fail_operands(const ag_node *node, ag_error error, const char *reas
 bool ag_node_same_dtype(const ag_node *node, int i, int j)
 {
     char left[160], right[160];
-    const ag_tensor *a = ag_node_input_value(node, i), *b = ag_node_input_value(node, j);
+    const ag_tensor *a = ag_input_value(node, i), *b = ag_input_value(node, j);
     if (a->dtype == b->dtype)
         return true;
     return ag_node_fail(node, AG_ERR_DTYPE, "dtypes differ: %s is %s, %s is %s",
@@ -82,15 +81,22 @@ static ag_tensor *broadcast_output(ag_node *node, const ag_tensor *a, const ag_t
     return NULL;
 }
 
-void ag_node_binary(ag_node *node, ag_binary kind)
+/* Two of one dtype; only a comparison takes whole numbers. */
+static bool check_dtypes(const ag_node *node, ag_binary kind)
 {
-    const ag_tensor *a = ag_node_input_value(node, 0), *b = ag_node_input_value(node, 1);
     bool compares = kind == AG_BINARY_EQUAL || kind == AG_BINARY_GREATER;
     if (!compares && (!ag_node_float_input(node, 0) || !ag_node_float_input(node, 1)))
-        return;
-    ag_tensor *y = ag_node_same_dtype(node, 0, 1) ? broadcast_output(node, a, b) : NULL;
+        return false;
+    return ag_node_same_dtype(node, 0, 1);
+}
+
+void ag_node_binary(ag_node *node, ag_binary kind)
+{
+    const ag_tensor *a = ag_input_value(node, 0), *b = ag_input_value(node, 1);
+    bool usual = a->dtype == b->dtype && a->dtype != AG_I64;
+    ag_tensor *y = usual || check_dtypes(node, kind) ? broadcast_output(node, a, b) : NULL;
     if (y)
-        ag_compute_binary(ag_node_context(node), kind, a, b, y);
+        ag_compute_binary(node->self.context, kind, a, b, y);
 }
 
 int ag_axis_of(ag_var x, const char *operation, int axis, int rank)
@@ -142,10 +148,17 @@ ag_shape ag_shape_reduced(ag_shape shape, unsigned set, bool keep)
 
 ag_var ag_empty_like(ag_var x, ag_tensor **value)
 {
-    const ag_tensor *like = ag_value(x);
-    ag_node *node = like ? ag_list_push(x.context, &x.context->tape->step, 0) : NULL;
-    *value = node ? ag_node_output_like(node, like) : NULL;
+    const ag_node *like = ag_node_find(x);
+    ag_node *node =
+        like && !x.context->error ? ag_list_push(x.context, &x.context->tape->step, 0) : NULL;
+    *value = node ? ag_node_output_like(node, &like->value) : NULL;
     return *value ? node->self : ag_poisoned(x.context);
+}
+
+/* Of a variable that there is: where a result could be made, its operands exist. */
+static const ag_tensor *value_of(ag_var v)
+{
+    return &ag_node_behind(v)->value;
 }
 
 ag_var ag_fused_binary(ag_binary kind, ag_var a, ag_var b)
@@ -153,7 +166,7 @@ ag_var ag_fused_binary(ag_binary kind, ag_var a, ag_var b)
     ag_tensor *y;
     ag_var v = ag_empty_like(a, &y);
     if (y)
-        ag_compute_binary(a.context, kind, ag_value(a), ag_value(b), y);
+        ag_compute_binary(a.context, kind, value_of(a), value_of(b), y);
     return v;
 }
 
@@ -162,7 +175,7 @@ ag_var ag_fused_unary(ag_unary kind, double parameter, ag_var x)
     ag_tensor *y;
     ag_var v = ag_empty_like(x, &y);
     if (y)
-        ag_compute_unary(x.context, kind, parameter, ag_value(x), y);
+        ag_compute_unary(x.context, kind, parameter, value_of(x), y);
     return v;
 }
 
@@ -182,7 +195,16 @@ ag_var ag_fused_binary_onto(ag_binary kind, ag_var saved, ag_var dy)
     ag_tensor *dx;
     ag_var v = room_onto(dy, &dx);
     if (dx)
-        ag_compute_binary(dy.context, kind, ag_value(saved), ag_value(dy), dx);
+        ag_compute_binary(dy.context, kind, value_of(saved), value_of(dy), dx);
+    return v;
+}
+
+ag_var ag_fused_mul_onto(const ag_tensor *saved, ag_var dy)
+{
+    ag_tensor *dx;
+    ag_var v = room_onto(dy, &dx);
+    if (dx)
+        ag_compute_binary(dy.context, AG_BINARY_MUL, saved, value_of(dy), dx);
     return v;
 }
 
@@ -191,7 +213,7 @@ ag_var ag_fused_unary_onto(ag_unary kind, double parameter, ag_var dy)
     ag_tensor *dx;
     ag_var v = room_onto(dy, &dx);
     if (dx)
-        ag_compute_unary(dy.context, kind, parameter, ag_value(dy), dx);
+        ag_compute_unary(dy.context, kind, parameter, value_of(dy), dx);
     return v;
 }
 
@@ -207,8 +229,8 @@ ag_var ag_scalar_like(ag_var x, double value)
 
 ag_var ag_unbroadcast(ag_var g, ag_var operand)
 {
-    const ag_node *from = ag_node_find(g), *to = ag_node_find(operand);
-    if (from && to && ag_tensor_same_shape(&from->value, &to->value))
+    const ag_node *from = ag_node_find(g);
+    if (from && ag_tensor_same_shape(&from->value, value_of(operand)))
         return g;
     return ag_sum_to(g, ag_shape_of(operand));
 }

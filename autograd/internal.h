@@ -83,6 +83,15 @@ static inline ag_node *ag_list_at(const ag_node_list *list, uint32_t i)
     return &list->blocks[i / AG_NODES_PER_BLOCK][i % AG_NODES_PER_BLOCK];
 }
 
+/* The node behind a handle that is known to be good, such as an input of a node
+ * that is on the tape. */
+static inline ag_node *ag_node_behind(ag_var v)
+{
+    const ag_tape *tape = v.context->tape;
+    const ag_node_list *list = v.index & AG_PARAMETER_BIT ? &tape->parameters : &tape->step;
+    return ag_list_at(list, v.index & ~AG_PARAMETER_BIT);
+}
+
 /* The node behind a handle; NULL if there is none, without an error. */
 static inline ag_node *ag_node_find(ag_var v)
 {
@@ -142,12 +151,15 @@ void ag_tape_rewind(ag_context *context, ag_tape_mark mark);
 /* The gradient's memory, to be written to; NULL where it is absent. */
 ag_tensor *ag_gradient_mutable(ag_var v);
 
-/* In backward: is the gradient of this input asked for? (backward.c) */
-bool ag_walk_needs(const struct ag_walk *walk, ag_var v);
-
 /* ---- Helpers of the operations (helpers.c) ------------------------------ */
 
-/* The value of input i, if it is f32 or f64; NULL with AG_ERR_DTYPE recorded. */
+/* The value of input i, which there is. */
+static inline const ag_tensor *ag_input_value(const ag_node *node, int i)
+{
+    return &ag_node_behind(node->inputs[i])->value;
+}
+
+/* The same, if it is f32 or f64; NULL with AG_ERR_DTYPE recorded. */
 const ag_tensor *ag_node_float_input(const ag_node *node, int i);
 
 /* Input i's name and shape, for messages. */
@@ -171,6 +183,9 @@ void ag_node_binary(ag_node *node, ag_binary kind);
  * statistics of rows. They live as long as the node. NULL with an error recorded. */
 ag_tensor *ag_node_save(ag_node *node, ag_dtype dtype, ag_shape shape);
 
+/* In forward: whether backward may come here, so that something is worth saving. */
+bool ag_node_will_need(const ag_node *node);
+
 /* What forward saved; NULL if it saved nothing. */
 const ag_tensor *ag_node_saved(const ag_node *node);
 
@@ -186,6 +201,12 @@ ag_var ag_fused_unary(ag_unary kind, double parameter, ag_var x);
  * buffer: the last thing that a fused rule may do with dy. */
 ag_var ag_fused_binary_onto(ag_binary kind, ag_var saved, ag_var dy);
 ag_var ag_fused_unary_onto(ag_unary kind, double parameter, ag_var dy);
+
+/* The same for saved dy, where saved is what forward saved. */
+ag_var ag_fused_mul_onto(const ag_tensor *saved, ag_var dy);
+
+/* The slope of gelu at x, as operations that can be recorded. */
+ag_var ag_gelu_slope(ag_var x);
 
 /* A scalar of x's dtype. */
 ag_var ag_scalar_like(ag_var x, double value);
@@ -217,7 +238,7 @@ ag_var ag_softmax_over(ag_var x, unsigned axes);
     X(sign) X(equal) X(greater) X(argmax) \
     X(where) X(masked_fill) X(cast) \
     X(sum) X(max) X(logsumexp) X(cumsum) \
-    X(matmul) X(affine) \
+    X(matmul) X(affine) X(affine_gelu) \
     X(permute) X(reshape) X(slice) X(unslice) X(flip) X(broadcast_to) X(sum_to) X(contiguous) \
     X(concat) X(gather_rows) X(scatter_add_rows) \
     X(softmax) X(log_softmax) X(layer_norm) X(rms_norm) X(cross_entropy)

@@ -16,23 +16,23 @@
  */
 #include "internal.h"
 
-/* x's matrix axes behind the leading axes of like, which x's broadcast to. */
-static bool with_leading_axes(ag_context *context, const ag_tensor *x, const ag_tensor *like,
-                              ag_tensor *view)
+/* x with axes of size 1 in front, which broadcast, up to a rank. */
+static ag_tensor with_rank(const ag_tensor *x, int rank)
 {
-    ag_shape shape = ag_tensor_shape(like);
-    shape.dims[shape.rank - 2] = x->dims[x->rank - 2];
-    shape.dims[shape.rank - 1] = x->dims[x->rank - 1];
-    return ag_tensor_broadcast(context, x, shape, view);
+    ag_tensor view = { .data = x->data, .dtype = x->dtype, .rank = rank };
+    for (int axis = 0, own = x->rank - rank; axis < rank; axis++, own++) {
+        view.dims[axis] = own < 0 ? 1 : x->dims[own];
+        view.strides[axis] = own < 0 ? 0 : x->strides[own];
+    }
+    return view;
 }
 
 /* C = A B + start; the leading axes broadcast to C's. */
 static bool multiply(ag_context *context, const ag_tensor *a, const ag_tensor *b,
                      const ag_matmul_start *start, ag_tensor *c)
 {
-    ag_tensor a_view, b_view;
-    return with_leading_axes(context, a, c, &a_view) && with_leading_axes(context, b, c, &b_view) &&
-           ag_compute_matmul(context, &a_view, &b_view, start, c);
+    ag_tensor a_view = with_rank(a, c->rank), b_view = with_rank(b, c->rank);
+    return ag_compute_matmul(context, &a_view, &b_view, start, c);
 }
 
 /* ---- matmul ---- */
@@ -171,23 +171,30 @@ static ag_tensor at_least_a_matrix(const ag_tensor *x)
     return view;
 }
 
-static void affine_forward(ag_node *node)
+/* Y = X W + b + R in a new output; NULL with an error recorded. */
+static ag_tensor *affine_output(ag_node *node)
 {
     ag_shape shape;
     ag_tensor *y = NULL, residual;
     if (affine_shape(node, &shape))
-        y = ag_node_new_output(node, ag_node_input_value(node, 0)->dtype, shape);
+        y = ag_node_new_output(node, ag_input_value(node, 0)->dtype, shape);
     if (!y)
-        return;
+        return NULL;
     ag_matmul_start start = { .row = value_or_null(node, bias_input(node)) };
     const ag_tensor *r = value_or_null(node, residual_input(node));
     if (r) {
         residual = at_least_a_matrix(r);
         start.matrix = &residual;
     }
-    ag_tensor x_rows = at_least_a_matrix(ag_node_input_value(node, 0));
+    ag_tensor x_rows = at_least_a_matrix(ag_input_value(node, 0));
     ag_tensor y_rows = at_least_a_matrix(y);
-    multiply(ag_node_context(node), &x_rows, ag_node_input_value(node, 1), &start, &y_rows);
+    bool done = multiply(ag_node_context(node), &x_rows, ag_input_value(node, 1), &start, &y_rows);
+    return done ? y : NULL;
+}
+
+static void affine_forward(ag_node *node)
+{
+    affine_output(node);
 }
 
 static void affine_vjp(const ag_node *node, ag_var dy, ag_var *dx)
@@ -281,6 +288,53 @@ ag_var ag_affine_add(ag_var x, ag_var w, ag_var b, ag_var residual)
     if (!options.bias)
         return ag_run(&ag_op_affine, (ag_var[]){ x, w, residual }, 3, &options);
     return ag_run(&ag_op_affine, (ag_var[]){ x, w, b, residual }, 4, &options);
+}
+
+/* ---- affine_gelu ----
+ *
+ *   forward    A = X W + b    Y = gelu(A)    and, saved, S = gelu'(A)
+ *   backward   dA = S dY, and with it the rule of affine
+ *
+ * Where it is to be recorded, A is computed once more. */
+
+static void affine_gelu_forward(ag_node *node)
+{
+    ag_tensor *y = affine_output(node);
+    if (!y)
+        return;
+    ag_context *context = ag_node_context(node);
+    if (!ag_node_will_need(node)) {
+        ag_compute_unary(context, AG_UNARY_GELU, 0, y, y);
+        return;
+    }
+    ag_tensor *slope = ag_node_save(node, y->dtype, ag_tensor_shape(y));
+    if (slope)
+        ag_compute_gelu_with_slope(context, y, slope);
+}
+
+static void affine_gelu_vjp(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    int bias = bias_input(node);
+    ag_var a = ag_affine(ag_node_input(node, 0), ag_node_input(node, 1),
+                         bias < 0 ? AG_NONE : ag_node_input(node, bias));
+    affine_vjp(node, ag_mul(dy, ag_gelu_slope(a)), dx);
+}
+
+static void affine_gelu_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    affine_vjp_fused(node, ag_fused_mul_onto(ag_node_saved(node), dy), dx);
+}
+
+const ag_op ag_op_affine_gelu = { .name = "affine_gelu",
+                                  .forward = affine_gelu_forward,
+                                  .vjp = affine_gelu_vjp,
+                                  .vjp_fused = affine_gelu_vjp_fused,
+                                  .options_size = sizeof(affine_options) };
+
+ag_var ag_affine_gelu(ag_var x, ag_var w, ag_var b)
+{
+    affine_options options = { .bias = !ag_is_none(b) };
+    return ag_run(&ag_op_affine_gelu, (ag_var[]){ x, w, b }, options.bias ? 3 : 2, &options);
 }
 
 /* ---- dot and outer, from the operations above ---- */

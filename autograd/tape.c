@@ -1,5 +1,5 @@
 /* The tape: nodes, the handles that stand for them, and applying an operation. */
-#include "internal.h"
+#include "walk.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -8,6 +8,8 @@
 
 static bool add_block(ag_context *context, ag_node_list *list)
 {
+    if (list->count >= AG_PARAMETER_BIT - AG_NODES_PER_BLOCK)
+        return ag_fail(context, AG_ERR_MEMORY, "tape: more than 2^31 variables");
     if (list->n_blocks == list->room) {
         uint32_t room = list->room ? 2 * list->room : 64;
         ag_node **blocks = ag_memory_new(context, AG_KEEP, room * sizeof *blocks);
@@ -25,18 +27,29 @@ static bool add_block(ag_context *context, ag_node_list *list)
     return true;
 }
 
+/* One by one, because memset takes longer than all the rest of making a node. */
+static void clear(ag_node *node)
+{
+    node->op = NULL;
+    node->inputs = NULL;
+    node->versions = NULL;
+    node->options = NULL;
+    node->n_inputs = 0;
+    node->base = node;
+    node->version = node->made_at = 0;
+    node->gradient = node->saved = NULL;
+    node->name = NULL;
+    node->has_gradient = node->requires_gradient = node->retains_gradient = false;
+    node->owns_data = node->promised = node->backward_done = node->users_op = false;
+    node->value.data = NULL;
+}
+
 ag_node *ag_list_push(ag_context *context, ag_node_list *list, uint32_t flag)
 {
-    if (list->count >= AG_PARAMETER_BIT - 1) {
-        ag_fail(context, AG_ERR_MEMORY, "tape: more than 2^31 variables");
-        return NULL;
-    }
     if (list->count == list->n_blocks * AG_NODES_PER_BLOCK && !add_block(context, list))
         return NULL;
     ag_node *node = ag_list_at(list, list->count);
-    memset(node, 0, offsetof(ag_node, value));
-    node->value.data = NULL;
-    node->base = node;
+    clear(node);
     node->self = (ag_var){ context, list->count | flag, context->tape->generation };
     list->count++;
     return node;
@@ -172,7 +185,7 @@ static bool save_call(ag_context *context, ag_node *node, const ag_var *inputs, 
     }
     for (int i = 0; i < n; i++) {
         saved[i] = inputs[i];
-        versions[i] = ag_node_find(inputs[i])->base->version;
+        versions[i] = ag_node_behind(inputs[i])->base->version;
     }
     node->inputs = saved;
     node->versions = versions;
@@ -220,7 +233,7 @@ static ag_node *base_of(ag_node *node)
 {
     const char *data = node->value.data;
     for (int i = 0; i < node->n_inputs && !node->owns_data; i++) {
-        ag_node *base = ag_node_find(node->inputs[i])->base;
+        ag_node *base = ag_node_behind(node->inputs[i])->base;
         const char *first = base->value.data;
         if (data >= first && data < first + ag_tensor_bytes(&base->value))
             return base;
@@ -231,9 +244,14 @@ static ag_node *base_of(ag_node *node)
 static bool any_requires_gradient(const ag_node *node)
 {
     for (int i = 0; i < node->n_inputs; i++)
-        if (!ag_input_is_constant(node, i) && ag_node_find(node->inputs[i])->requires_gradient)
+        if (!ag_input_is_constant(node, i) && ag_node_behind(node->inputs[i])->requires_gradient)
             return true;
     return false;
+}
+
+bool ag_node_will_need(const ag_node *node)
+{
+    return node->self.context->tape->no_grad == 0 && any_requires_gradient(node);
 }
 
 /* Messages of the floor below know shapes, but no names. */
@@ -333,8 +351,7 @@ ag_var ag_node_input(const ag_node *node, int i)
 
 const ag_tensor *ag_node_input_value(const ag_node *node, int i)
 {
-    ag_node *input = ag_node_find(ag_node_input(node, i));
-    return input ? &input->value : NULL;
+    return node && i >= 0 && i < node->n_inputs ? &ag_node_behind(node->inputs[i])->value : NULL;
 }
 
 ag_var ag_node_output(const ag_node *node)
@@ -349,11 +366,11 @@ const void *ag_node_options(const ag_node *node)
 
 bool ag_node_needs(const ag_node *node, int i)
 {
-    ag_node *input = ag_node_find(ag_node_input(node, i));
-    if (!input || ag_input_is_constant(node, i))
+    if (!node || i < 0 || i >= node->n_inputs || ag_input_is_constant(node, i))
         return false;
     const struct ag_walk *walk = node->self.context->tape->walk;
-    return walk ? ag_walk_needs(walk, input->self) : input->requires_gradient;
+    return walk ? ag_walk_needs(walk, node->inputs[i])
+                : ag_node_behind(node->inputs[i])->requires_gradient;
 }
 
 ag_tensor *ag_node_new_output(ag_node *node, ag_dtype dtype, ag_shape shape)

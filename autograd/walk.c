@@ -20,20 +20,6 @@
 
 #include <string.h>
 
-ag_slot *ag_walk_slot(const struct ag_walk *walk, ag_var v)
-{
-    uint32_t i = v.index & ~AG_PARAMETER_BIT;
-    if (v.index & AG_PARAMETER_BIT)
-        return i < walk->n_parameters ? &walk->parameters[i] : NULL;
-    return i < walk->n_step ? &walk->step[i] : NULL;
-}
-
-bool ag_walk_needs(const struct ag_walk *walk, ag_var v)
-{
-    ag_slot *s = ag_walk_slot(walk, v);
-    return s && s->needed;
-}
-
 /* ---- Tensors that a slot owns ---- */
 
 /* slot += x, for a slot that is full. */
@@ -96,33 +82,39 @@ static ag_slot *needed_slot(const struct ag_walk *walk, const ag_node *node, int
     return s && s->needed && !ag_input_is_constant(node, i) ? s : NULL;
 }
 
-/* A rule's result must have its input's shape and dtype. */
-static bool check_contribution(const ag_node *node, int i, ag_var dx)
+/* Says why a rule's result is not the gradient of input i. Returns false. */
+static bool refuse_contribution(const ag_node *node, int i, ag_var dx)
 {
     char text[160], got[160];
+    ag_node *result = ag_node_find(dx);
     if (node->self.context->error)
         return false;
-    ag_node *result = ag_node_find(dx);
     if (!result || dx.context != node->self.context)
         return ag_node_fail(node, AG_ERR_STATE, "the backward rule gave no gradient for %s",
                             ag_node_describe(node, i, text, sizeof text));
-    const ag_tensor *x = ag_node_input_value(node, i);
-    bool same_dtype = result->value.dtype == x->dtype;
-    if (!same_dtype || !ag_tensor_same_shape(&result->value, x))
-        return ag_node_fail(node, same_dtype ? AG_ERR_SHAPE : AG_ERR_DTYPE,
-                            "the backward rule gave %s %s as gradient of %s",
-                            ag_dtype_name(result->value.dtype),
-                            ag_shape_text(ag_tensor_shape(&result->value), got, sizeof got),
-                            ag_node_describe(node, i, text, sizeof text));
-    return true;
+    bool same_dtype = result->value.dtype == ag_node_behind(node->inputs[i])->value.dtype;
+    return ag_node_fail(node, same_dtype ? AG_ERR_SHAPE : AG_ERR_DTYPE,
+                        "the backward rule gave %s %s as gradient of %s",
+                        ag_dtype_name(result->value.dtype),
+                        ag_shape_text(ag_tensor_shape(&result->value), got, sizeof got),
+                        ag_node_describe(node, i, text, sizeof text));
+}
+
+/* A rule's result must have its input's shape and dtype. */
+static bool check_contribution(const ag_node *node, int i, ag_var dx)
+{
+    const ag_node *result = ag_node_find(dx), *input = ag_node_behind(node->inputs[i]);
+    bool good = result && dx.context == node->self.context && !dx.context->error &&
+                result->value.dtype == input->value.dtype &&
+                ag_tensor_same_shape(&result->value, &input->value);
+    return good || refuse_contribution(node, i, dx);
 }
 
 static bool values_unchanged(const ag_node *node)
 {
     char text[160];
     for (int i = 0; i < node->n_inputs; i++) {
-        ag_node *input = ag_node_find(node->inputs[i]);
-        if (!input || input->base->version != node->versions[i])
+        if (ag_node_behind(node->inputs[i])->base->version != node->versions[i])
             return ag_fail(node->self.context, AG_ERR_STATE,
                            "backward: %s was changed after %s had used it",
                            ag_describe(node->inputs[i], text, sizeof text), node->op->name);
@@ -168,10 +160,14 @@ static bool record_node(struct ag_walk *walk, const ag_node *node, ag_var dy, ag
     return !walk->context->error;
 }
 
-/* The variable among first .. count - 1, made by a rule, that owns x's whole
- * buffer, so that it can be given away; NULL if there is none. */
-static ag_node *owner_of(const ag_tape *tape, uint32_t first, const ag_tensor *x)
+/* The variable made by a rule (first .. count - 1) that owns the whole buffer of
+ * dx, so that it can be given away; NULL if there is none. */
+static ag_node *owner_of(const ag_tape *tape, uint32_t first, ag_var dx)
 {
+    ag_node *result = ag_node_behind(dx);
+    const ag_tensor *x = &result->value;
+    if (result->owns_data) /* but not if it is of before: dx may be any variable */
+        return dx.index >= first && !(dx.index & AG_PARAMETER_BIT) ? result : NULL;
     for (uint32_t i = first; i < tape->step.count; i++) {
         ag_node *node = ag_list_at(&tape->step, i);
         if (node->owns_data && node->value.data == x->data)
@@ -186,23 +182,24 @@ static ag_node *owner_of(const ag_tape *tape, uint32_t first, const ag_tensor *x
  * after all others have been read, since they may be views of the same one. */
 static bool distribute(struct ag_walk *walk, const ag_node *node, uint32_t first, ag_var *dx)
 {
-    for (int pass = 0; pass < 2; pass++)
-        for (int i = 0; i < node->n_inputs; i++) {
-            ag_slot *s = needed_slot(walk, node, i);
-            if (!s || ag_is_none(dx[i]))
-                continue;
-            const ag_tensor *x = &ag_node_find(dx[i])->value;
-            ag_node *owner = owner_of(walk->tape, first, x);
-            if (pass == 0 && owner && !owner->promised) {
-                owner->promised = true; /* to this input; no other one gets it */
-                continue;
-            }
-            if (!(pass == 0 ? add_tensor(walk, s, x) : give_tensor(walk, s, x)))
-                return false;
-            if (pass == 1)
-                owner->owns_data = false;
-            dx[i] = AG_NONE;
+    for (int i = 0; i < node->n_inputs; i++) {
+        ag_slot *s = needed_slot(walk, node, i);
+        ag_node *owner = s ? owner_of(walk->tape, first, dx[i]) : NULL;
+        if (owner && !owner->promised) {
+            owner->promised = true; /* to this input; no other one gets it */
+            continue;
         }
+        if (s && !add_tensor(walk, s, &ag_node_behind(dx[i])->value))
+            return false;
+        dx[i] = AG_NONE;
+    }
+    for (int i = 0; i < node->n_inputs; i++) {
+        if (!dx[i].context)
+            continue;
+        if (!give_tensor(walk, needed_slot(walk, node, i), &ag_node_behind(dx[i])->value))
+            return false;
+        owner_of(walk->tape, first, dx[i])->owns_data = false;
+    }
     return true;
 }
 
@@ -285,6 +282,7 @@ static ag_var *contributions(struct ag_walk *walk, const ag_node *node, ag_var *
     return ag_memory_new(walk->context, AG_STEP, (size_t)node->n_inputs * sizeof(ag_var));
 }
 
+/* A variable whose gradient is asked for may depend on no other such. */
 static bool any_input_needed(const struct ag_walk *walk, const ag_node *node)
 {
     for (int i = 0; i < node->n_inputs; i++)
@@ -301,7 +299,9 @@ bool ag_walk_run(struct ag_walk *walk)
     for (uint32_t i = walk->n_step; good && i-- > 0;) {
         const ag_node *node = ag_list_at(&walk->tape->step, i);
         ag_slot *s = &walk->step[i];
-        if (!s->full || !node->requires_gradient || !any_input_needed(walk, node))
+        if (!s->full || !s->needed || !node->requires_gradient)
+            continue;
+        if (s->kept && !any_input_needed(walk, node))
             continue;
         ag_var few[AG_FEW_INPUTS], *dx = contributions(walk, node, few);
         good = dx && (walk->recording ? record_node(walk, node, s->var, dx)

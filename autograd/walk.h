@@ -24,7 +24,20 @@ struct ag_walk {
 };
 
 /* v's slot; NULL for a variable that came after the root. */
-ag_slot *ag_walk_slot(const struct ag_walk *walk, ag_var v);
+static inline ag_slot *ag_walk_slot(const struct ag_walk *walk, ag_var v)
+{
+    uint32_t i = v.index & ~AG_PARAMETER_BIT;
+    if (v.index & AG_PARAMETER_BIT)
+        return i < walk->n_parameters ? &walk->parameters[i] : NULL;
+    return i < walk->n_step ? &walk->step[i] : NULL;
+}
+
+/* Is the gradient of this variable asked for? */
+static inline bool ag_walk_needs(const struct ag_walk *walk, ag_var v)
+{
+    ag_slot *s = ag_walk_slot(walk, v);
+    return s && s->needed;
+}
 
 /* Makes empty slots for the nodes up to root. False with an error recorded. */
 bool ag_walk_begin(struct ag_walk *walk, ag_context *context, ag_node *root, bool recording);

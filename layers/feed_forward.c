@@ -68,6 +68,8 @@ static ag_var activate(ag_activation activation, ag_var a)
 
 ag_var ag_feed_forward_hidden(const ag_feed_forward *layer, ag_var x)
 {
+    if (layer->options.activation == AG_GELU)
+        return ag_affine_gelu(x, layer->w_1, layer->b_1);
     return activate(layer->options.activation, ag_affine(x, layer->w_1, layer->b_1));
 }
 

@@ -104,21 +104,19 @@ static void run_block(void *job, int64_t task, int worker)
  * lies in memory as y does, 0 if it is a single number, -1 if neither is so. */
 static int64_t flat_stride(const ag_tensor *x, const ag_tensor *y)
 {
-    bool single = true, same = x->rank == y->rank;
-    for (int axis = 0; axis < x->rank; axis++) {
-        single = single && x->dims[axis] == 1;
-        same = same && x->dims[axis] == y->dims[axis] && x->strides[axis] == y->strides[axis];
-    }
-    return single ? 0 : same ? 1 : -1;
+    bool same = x->rank == y->rank;
+    for (int axis = 0; same && axis < x->rank; axis++)
+        same = x->dims[axis] == y->dims[axis] && x->strides[axis] == y->strides[axis];
+    return same ? 1 : ag_tensor_count(x) == 1 ? 0 : -1;
 }
 
 /* The common case, without a walk: one loop over everything, if there is not much
  * and every operand is walked by one stride. False if that is not so. */
 static bool run_flat(ag_elementwise_loop *loop, double parameter, int operands,
-                     const ag_tensor *const *tensors, ag_tensor *y, int64_t count)
+                     const ag_tensor *const *tensors, ag_tensor *y)
 {
     const void *data[MAX_OPERANDS];
-    int64_t strides[MAX_OPERANDS];
+    int64_t strides[MAX_OPERANDS], count = ag_tensor_count(y);
     if (count >= PARALLEL_FROM)
         return false;
     for (int k = 0; k < operands; k++) {
@@ -131,20 +129,16 @@ static bool run_flat(ag_elementwise_loop *loop, double parameter, int operands,
     return true;
 }
 
-/* y = loop of the operands, which broadcast to y. */
-static bool run(ag_context *context, ag_elementwise_loop *loop, double parameter, int operands,
-                const ag_tensor *const *tensors, ag_tensor *y)
+/* Operands of any strides, or many numbers. */
+static void run_walk(ag_context *context, ag_elementwise_loop *loop, double parameter, int operands,
+                     const ag_tensor *const *tensors, ag_tensor *y)
 {
-    walk w; /* too large to be cleared for a few numbers */
-    w.count = ag_tensor_count(y);
-    if (run_flat(loop, parameter, operands, tensors, y, w.count))
-        return true;
-    w.loop = loop;
-    w.parameter = parameter;
-    w.operands = operands;
-    w.rank = 0;
-    w.y = y->data;
-    w.y_size = (int64_t)ag_dtype_size(y->dtype);
+    walk w = { .loop = loop,
+               .parameter = parameter,
+               .count = ag_tensor_count(y),
+               .operands = operands,
+               .y = y->data,
+               .y_size = (int64_t)ag_dtype_size(y->dtype) };
     for (int k = 0; k < operands; k++) {
         w.data[k] = tensors[k]->data;
         w.sizes[k] = (int64_t)ag_dtype_size(tensors[k]->dtype);
@@ -161,6 +155,14 @@ static bool run(ag_context *context, ag_elementwise_loop *loop, double parameter
     else
         for (int64_t task = 0; task < tasks; task++)
             run_block(&w, task, 0);
+}
+
+/* y = loop of the operands, which broadcast to y. */
+static bool run(ag_context *context, ag_elementwise_loop *loop, double parameter, int operands,
+                const ag_tensor *const *tensors, ag_tensor *y)
+{
+    if (!run_flat(loop, parameter, operands, tensors, y))
+        run_walk(context, loop, parameter, operands, tensors, y);
     return true;
 }
 
@@ -265,4 +267,36 @@ bool ag_compute_masked_fill(ag_context *context, const ag_tensor *x, const ag_te
 bool ag_compute_accumulate(ag_context *context, const ag_tensor *x, ag_tensor *y)
 {
     return run(context, kernels_for(context, y->dtype)->accumulate, 0, 1, &x, y);
+}
+
+/* ---- gelu and its slope ---- */
+
+typedef struct gelu_job {
+    const ag_elementwise_kernels *kernels;
+    char *y, *slope;
+    int64_t count, size; /* elements, and bytes of one */
+} gelu_job;
+
+static void run_gelu_block(void *job, int64_t task, int worker)
+{
+    (void)worker;
+    const gelu_job *j = job;
+    int64_t at = task * BLOCK, n = j->count - at < BLOCK ? j->count - at : BLOCK;
+    j->kernels->gelu_with_slope(n, j->y + at * j->size, j->slope + at * j->size);
+}
+
+bool ag_compute_gelu_with_slope(ag_context *context, ag_tensor *y, ag_tensor *slope)
+{
+    gelu_job job = { .kernels = kernels_for(context, y->dtype),
+                     .y = y->data,
+                     .slope = slope->data,
+                     .count = ag_tensor_count(y),
+                     .size = (int64_t)ag_dtype_size(y->dtype) };
+    int64_t tasks = (job.count + BLOCK - 1) / BLOCK;
+    if (job.count >= PARALLEL_FROM)
+        ag_parallel(context, tasks, run_gelu_block, &job);
+    else
+        for (int64_t task = 0; task < tasks; task++)
+            run_gelu_block(&job, task, 0);
+    return true;
 }

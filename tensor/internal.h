@@ -198,6 +198,9 @@ bool ag_compute_masked_fill(ag_context *context, const ag_tensor *x, const ag_te
 /* y = y + x; y contiguous, x of y's shape with any strides. */
 bool ag_compute_accumulate(ag_context *context, const ag_tensor *x, ag_tensor *y);
 
+/* y = gelu(y) and slope = gelu'(y), of the y before; both contiguous, of one shape. */
+bool ag_compute_gelu_with_slope(ag_context *context, ag_tensor *y, ag_tensor *slope);
+
 /* What a matrix product is added to; each may be NULL. */
 typedef struct ag_matmul_start {
     const ag_tensor *row;    /* [n], the same for all rows */

@@ -199,9 +199,31 @@ bool ag_tensor_allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtyp
     return allocate(context, lifetime, dtype, shape.rank, shape.dims, tensor);
 }
 
+/* What lies in memory as it is has a size that fits. */
+static bool copy_layout(const ag_tensor *like, ag_tensor *tensor, int64_t *count)
+{
+    *count = 1;
+    for (int i = like->rank - 1; i >= 0; i--) {
+        if (like->strides[i] != *count)
+            return false;
+        tensor->dims[i] = like->dims[i];
+        tensor->strides[i] = *count;
+        *count *= like->dims[i];
+    }
+    tensor->dtype = like->dtype;
+    tensor->rank = like->rank;
+    return true;
+}
+
 bool ag_tensor_allocate_like(ag_context *context, ag_lifetime lifetime, const ag_tensor *like,
                              ag_tensor *tensor)
 {
+    int64_t count;
+    if (copy_layout(like, tensor, &count)) {
+        size_t bytes = (size_t)count * ag_dtype_size(like->dtype);
+        tensor->data = ag_memory_new(context, lifetime, bytes);
+        return tensor->data != NULL;
+    }
     return allocate(context, lifetime, like->dtype, like->rank, like->dims, tensor);
 }
 
@@ -225,8 +247,10 @@ ag_shape ag_tensor_shape(const ag_tensor *tensor)
 {
     if (!tensor)
         return (ag_shape){ .rank = -1 };
-    ag_shape shape = { .rank = tensor->rank };
-    memcpy(shape.dims, tensor->dims, sizeof shape.dims);
+    ag_shape shape;
+    shape.rank = tensor->rank;
+    for (int i = 0; i < shape.rank && i < AG_MAX_RANK; i++)
+        shape.dims[i] = tensor->dims[i];
     return shape;
 }
 

@@ -4,6 +4,7 @@
 #include "generators.h"
 
 #include <math.h>
+#include <string.h>
 
 static double *token(const ag_sequence *s, int64_t t)
 {
@@ -194,4 +195,60 @@ void ag_name_example(const ag_sequence *s, int64_t t, char *text, size_t size)
         snprintf(text, size, "?");
     else
         snprintf(text, size, "%.1f", token(s, t)[REGRESSION_SIZE]);
+}
+
+/* ---- sort: 6 digits of 0 to 2, then the same digits in order, of which the
+ * last one is not shown; from the last digit of the input on, the answer at a
+ * token is the one that follows it (minGPT's demo) ---- */
+
+/* The digits as a number of base 3. */
+int64_t ag_sort_input(const ag_sequence *s)
+{
+    int64_t input = 0;
+    for (int64_t t = 0; t < SORT_LENGTH; t++)
+        input = SORT_DIGITS * input + s->ids[t];
+    return input;
+}
+
+/* A quarter of the inputs, whatever the seed: a counter-based random number is
+ * a hash of its counter. */
+bool ag_sort_held_out(int64_t input)
+{
+    ag_random hash = ag_random_stream(0, "sort.test", (uint64_t)input);
+    return ag_random_integer(&hash, 4) == 0;
+}
+
+/* The input's digits in order, then the others as they stand: what answers with
+ * the digits that it attends to makes a staircase. */
+void ag_order_sorted(const ag_sequence *s, int64_t *order)
+{
+    int64_t place = 0;
+    for (int64_t digit = 0; digit < SORT_DIGITS; digit++)
+        for (int64_t t = 0; t < SORT_LENGTH; t++)
+            if (s->ids[t] == digit)
+                order[place++] = t;
+    for (int64_t t = SORT_LENGTH; t < SORT_TOKENS; t++)
+        order[t] = t;
+}
+
+/* All inputs of the split are equally frequent. minGPT redraws, half of the time,
+ * inputs with more than length / 2 different digits, so as to see more repeats;
+ * of 6 digits that would be more than 3 different ones, which 3 digits cannot
+ * have: the rule changes nothing here, and is left out. */
+void ag_draw_sort(ag_random *random, ag_sequence *s)
+{
+    do
+        for (int64_t t = 0; t < SORT_LENGTH; t++)
+            s->ids[t] = ag_random_integer(random, SORT_DIGITS);
+    while (ag_sort_held_out(ag_sort_input(s)) != (s->split == AG_HELD_OUT));
+    int64_t order[SORT_TOKENS];
+    ag_order_sorted(s, order);
+    for (int64_t k = 0; k < SORT_LENGTH; k++)
+        s->labels[k] = s->ids[order[k]];
+    memcpy(s->ids + SORT_LENGTH, s->labels, (SORT_LENGTH - 1) * sizeof *s->labels);
+}
+
+void ag_name_id(const ag_sequence *s, int64_t t, char *text, size_t size)
+{
+    snprintf(text, size, "%d", (int)s->ids[t]);
 }

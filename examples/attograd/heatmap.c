@@ -55,7 +55,7 @@ static double largest_from_row(const ag_heatmap *map, int64_t first)
 
 double ag_heatmap_largest(const ag_heatmap *map)
 {
-    return largest_from_row(map, 0);
+    return largest_from_row(map, map->first_row);
 }
 
 /* Which of n steps from 0 to 1 is nearest to share. */
@@ -84,12 +84,16 @@ static void draw_cell(const style *s, double weight)
         fputs(shade, s->file);
 }
 
+static size_t max(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 static int longest_name(const ag_heatmap *map)
 {
     size_t longest = 1;
     for (int64_t t = 0; t < map->tokens; t++)
-        if (strlen(map->names[t]) > longest)
-            longest = strlen(map->names[t]);
+        longest = max(longest, max(strlen(map->rows[t]), strlen(map->columns[t])));
     return (int)longest;
 }
 
@@ -97,11 +101,11 @@ static void draw_matrix(const ag_heatmap *map, const style *s)
 {
     fprintf(s->file, "  %*s ", s->width, "");
     for (int64_t j = 0; j < map->tokens; j++)
-        fprintf(s->file, "%*s", s->width, map->names[j]);
+        fprintf(s->file, "%*s", s->width, map->columns[j]);
     fputc('\n', s->file);
-    for (int64_t i = 0; i < map->tokens; i++) {
+    for (int64_t i = map->first_row; i < map->tokens; i++) {
         bool marked = map->last_row_answers && i == map->tokens - 1;
-        fprintf(s->file, "%s %*s ", marked ? ">" : " ", s->width - 1, map->names[i]);
+        fprintf(s->file, "%s %*s ", marked ? ">" : " ", s->width - 1, map->rows[i]);
         fputc(' ', s->file);
         for (int64_t j = 0; j < map->tokens; j++)
             draw_cell(s, map->weights[i * map->tokens + j]);
@@ -115,7 +119,7 @@ static void draw_strip(const ag_heatmap *map, const style *s, int64_t first, int
     const double *row = map->weights + (map->tokens - 1) * map->tokens;
     fputs("  ", s->file);
     for (int64_t j = first; j < end; j++)
-        fprintf(s->file, "%*s", s->width, map->names[j]);
+        fprintf(s->file, "%*s", s->width, map->columns[j]);
     fputs("\n  ", s->file);
     for (int64_t j = first; j < end; j++) {
         fputc(' ', s->file);
@@ -142,6 +146,8 @@ void ag_heatmap_draw(const ag_heatmap *map, FILE *file, bool colour)
     if ((map->tokens + 1) * s.width <= WIDEST) {
         fprintf(file, "attention weights of one sequence: rows attend to columns%s\n",
                 map->last_row_answers ? "; row > answers" : "");
+        if (*map->note)
+            fprintf(file, "  %s\n", map->note);
         draw_matrix(map, &s);
     } else {
         fprintf(file, "attention weights of one sequence, of its last token, which answers\n");

@@ -8,12 +8,14 @@
 
 #define AG_TOKEN_NAME 16
 
-/* weights[i * tokens + j]: how much token i (a row) attends to token j. */
+/* weights[i * tokens + j]: how much token i (a row) attends to the token in column j. */
 typedef struct ag_heatmap {
     int64_t tokens;
-    const double *weights;
-    char (*names)[AG_TOKEN_NAME];
-    bool last_row_answers; /* the other rows were never asked for anything */
+    double *weights;
+    char (*rows)[AG_TOKEN_NAME], (*columns)[AG_TOKEN_NAME]; /* what they are called */
+    int64_t first_row;                                      /* the rows before it are not drawn */
+    bool last_row_answers; /* the others that are drawn were never asked for anything */
+    char note[80];         /* a line to stand below the title, or nothing */
 } ag_heatmap;
 
 /* Whether stdout is a terminal whose lines can be written over (TERM is set,
@@ -24,7 +26,8 @@ bool ag_terminal_colour(void);
 /* The columns of stdout's terminal; 80 if it does not say. */
 int ag_terminal_width(void);
 
-/* The largest absolute weight: what the darkest cell stands for; 1 if all are 0. */
+/* The largest absolute weight that is drawn: what the darkest cell stands for; 1 if
+ * all are 0. */
 double ag_heatmap_largest(const ag_heatmap *map);
 
 /* As a matrix, or where that would be too wide, the last row alone. With

@@ -16,6 +16,9 @@ static void result_text(const line *l, char *text, size_t size)
     if (p->failure)
         snprintf(text, size, "accuracy is between %.2f and %.2f after %" PRId64 " steps: it cannot",
                  p->low, p->high, p->steps);
+    else if (l->task->metric == AG_EXACT)
+        snprintf(text, size, "%" PRId64 " of %" PRId64 " test sequences within %" PRId64 " steps",
+                 l->task->last, l->task->last, p->steps);
     else if (l->task->metric == AG_ACCURACY)
         snprintf(text, size, "accuracy >= %.2f within %" PRId64 " steps", p->low, p->steps);
     else
@@ -38,7 +41,7 @@ static void print_json(const line *l)
     printf("{\"task\":\"%s\",\"options\":\"%s\",\"in\":\"%s\",\"out\":\"%s\",\"metric\":\"%s\","
            "\"target\":%.9g,\"low\":%.9g,\"high\":%.9g,\"steps\":%" PRId64 "}\n",
            t->name, l->positions == t->positions ? "" : "--no-positions", t->goes_in, t->comes_out,
-           t->metric == AG_ACCURACY ? "accuracy" : "mse", t->target, p->low, p->high, p->steps);
+           ag_task_metric(t), t->target, p->low, p->high, p->steps);
 }
 
 int ag_cmd_tasks(int argc, char **argv)

@@ -29,7 +29,8 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     { "tasks", "tasks [--json]", "what can be learnt: a line for each task", ag_cmd_tasks },
-    { "train", "train TASK [options]", "learn a task with W_q, W_k and W_v alone", ag_cmd_train },
+    { "train", "train TASK [options]", "learn a task: most take W_q, W_k, W_v alone",
+      ag_cmd_train },
     { "explain", "explain [--seed S] [--json]", "one layer, forwards and backwards, in numbers",
       ag_cmd_explain },
     { "check", "check [CASE] [--json]", "the gradient check of every operation and layer",
@@ -51,6 +52,7 @@ static int print_help(void)
            "  --optimizer adam|sgd|adamw   --normalizer softmax|sigmoid|relu|none\n"
            "  --dtype f32|f64              --no-positions: the order of tokens is not shown\n"
            "  --out DIR     write train.jsonl, loss.svg, attention.svg, w_q.npy, w_k.npy, w_v.npy\n"
+           "                (of a transformer: those of the block that attention.svg shows)\n"
            "  --json        one JSON object a line, and nothing else\n"
            "  --expect      exit status 1 unless the result is what the task promises\n");
     return 0;

@@ -65,6 +65,8 @@ F(affine_plain, ag_affine(x[0], x[1], AG_NONE))
 F(affine_transposed, ag_affine(ag_transpose(x[0], -1, -2), ag_transpose(x[1], 0, 1), x[2]))
 F(affine_add, ag_affine_add(x[0], x[1], x[2], x[3]))
 F(affine_add_plain, ag_affine_add(x[0], x[1], AG_NONE, x[2]))
+F(affine_gelu, ag_affine_gelu(x[0], x[1], x[2]))
+F(affine_gelu_plain, ag_affine_gelu(x[0], x[1], AG_NONE))
 F(affine_itself,
   ag_affine_add(x[0], x[0], ag_slice(x[1], 0, 0, AG_END, 2), ag_transpose(x[0], 0, 1)))
 F(dot, ag_dot(x[0], x[1]))
@@ -221,6 +223,9 @@ static const ag_op_case cases[] = {
     { "affine/residual", "affine", f_affine_add, false, 4, { CUBE(AG_ANY, 2, 3, 4), MATRIX(AG_ANY, 4, 2), VECTOR(AG_ANY, 2), CUBE(AG_ANY, 2, 3, 2) } },
     { "affine/residual_vector", "affine", f_affine_add, false, 4, { VECTOR(AG_ANY, 4), MATRIX(AG_ANY, 4, 2), VECTOR(AG_ANY, 2), VECTOR(AG_ANY, 2) } },
     { "affine/residual_plain", "affine", f_affine_add_plain, false, 3, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 4, 2), MATRIX(AG_ANY, 3, 2) } },
+    { "affine_gelu", "affine_gelu", f_affine_gelu, false, 3, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 4, 5), VECTOR(AG_ANY, 5) } },
+    { "affine_gelu/rows", "affine_gelu", f_affine_gelu, false, 3, { CUBE(AG_ANY, 2, 3, 4), MATRIX(AG_ANY, 4, 2), VECTOR(AG_ANY, 2) } },
+    { "affine_gelu/vector", "affine_gelu", f_affine_gelu_plain, false, 2, { VECTOR(AG_ANY, 4), MATRIX(AG_ANY, 4, 2) } },
     { "affine/itself", "affine", f_affine_itself, false, 2, { MATRIX(AG_ANY, 3, 3), VECTOR(AG_ANY, 6) } },
     { "dot", "mul", f_dot, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
     { "outer", "mul", f_outer, false, 2, { VECTOR(AG_ANY, 3), VECTOR(AG_ANY, 4) } },

@@ -33,11 +33,6 @@ char *ag_report_count(int64_t n, char *text, size_t size)
     return text;
 }
 
-static const char *metric_name(const ag_report *r)
-{
-    return r->settings->task->metric == AG_ACCURACY ? "accuracy" : "mse";
-}
-
 /* "reverse without positions" */
 static const char *run_name(const ag_report *r, char *text, size_t size)
 {
@@ -45,12 +40,6 @@ static const char *run_name(const ag_report *r, char *text, size_t size)
     bool bag = task->positions && !r->settings->positions;
     snprintf(text, size, "%s%s", task->name, bag ? " without positions" : "");
     return text;
-}
-
-static bool meets_target(const ag_report *r, double value)
-{
-    const ag_task *task = r->settings->task;
-    return task->metric == AG_ACCURACY ? value >= task->target : value <= task->target;
 }
 
 /* ---- The folder of --out ---- */
@@ -138,7 +127,9 @@ static bool prepare_folder(ag_report *r)
 
 bool ag_report_open(ag_report *r, const ag_settings *settings)
 {
-    *r = (ag_report){ .settings = settings, .steps_to_target = -1, .value = NAN, .loss = NAN };
+    *r = (ag_report){ .settings = settings,
+                      .steps_to_target = -1,
+                      .last = { .value = NAN, .loss = NAN } };
     r->live = !settings->json && ag_terminal();
     return !settings->out || prepare_folder(r);
 }
@@ -193,12 +184,12 @@ static void emit(ag_report *r, const char *line)
     flush(r);
 }
 
-static void emit_evaluation(ag_report *r, int64_t step, double loss, double value)
+static void emit_evaluation(ag_report *r, const ag_evaluation *e)
 {
     char line[256], a[32], b[32];
     snprintf(line, sizeof line,
-             "{\"event\":\"eval\",\"step\":%" PRId64 ",\"loss\":%s,\"value\":%s}", step,
-             number(loss, a), number(value, b));
+             "{\"event\":\"eval\",\"step\":%" PRId64 ",\"loss\":%s,\"value\":%s}", e->step,
+             number(e->loss, a), number(e->value, b));
     emit(r, line);
 }
 
@@ -212,10 +203,11 @@ static void emit_done(ag_report *r)
              "{\"event\":\"done\",\"task\":\"%s\",\"metric\":\"%s\",\"value\":%s,\"target\":%s,"
              "\"reached\":%s,\"steps\":%" PRId64 ",\"steps_to_target\":%s,\"params\":%" PRId64
              ",\"seconds\":%s,\"seed\":%" PRIu64 ",\"threads\":%" PRId64 ",\"dtype\":\"%s\"}",
-             s->task->name, metric_name(r), number(r->value, value),
-             number(s->task->target, target), meets_target(r, r->value) ? "true" : "false",
-             r->steps, reached_at, r->params, number(r->seconds, seconds), s->seed.value,
-             s->threads, ag_dtype_name(s->dtype));
+             s->task->name, ag_task_metric(r->settings->task), number(r->last.value, value),
+             number(s->task->target, target),
+             ag_task_reached(s->task, r->last.value) ? "true" : "false", r->last.step, reached_at,
+             r->params, number(r->seconds, seconds), s->seed.value, s->threads,
+             ag_dtype_name(s->dtype));
     emit(r, line);
 }
 
@@ -225,12 +217,13 @@ static void show_line(ag_report *r, int64_t step, double loss)
 {
     double seconds = ag_report_now() - r->started, speed = (double)step / fmax(seconds, 1e-9);
     char line[256], text[32], value[32] = "-", left[32] = "";
-    if (!isnan(r->value))
-        snprintf(value, sizeof value, "%.4g", r->value);
+    if (!isnan(r->last.value))
+        snprintf(value, sizeof value, "%.4g", r->last.value);
     if (r->live)
         snprintf(left, sizeof left, "  %.1f s left", (double)(r->settings->steps - step) / speed);
     snprintf(line, sizeof line, "step %5" PRId64 "  loss %-9.4g  %s %-8s  %s steps/s%s", step, loss,
-             metric_name(r), value, ag_report_count((int64_t)speed, text, sizeof text), left);
+             ag_task_metric(r->settings->task), value,
+             ag_report_count((int64_t)speed, text, sizeof text), left);
     if (r->live) /* a line that wraps could not be written over */
         printf("\r%.*s\033[K", ag_terminal_width() - 1, line);
     else
@@ -266,35 +259,43 @@ void ag_report_step(ag_report *r, int64_t step, double loss)
         show_line(r, step, loss);
 }
 
-void ag_report_evaluation(ag_report *r, int64_t step, double loss, double value)
+void ag_report_evaluation(ag_report *r, const ag_evaluation *e)
 {
-    r->loss = loss;
-    r->value = value;
-    r->steps = step;
+    r->last = *e;
     r->seconds = ag_report_now() - r->started;
-    if (r->steps_to_target < 0 && meets_target(r, value))
-        r->steps_to_target = step;
-    ag_curve_add(&r->fresh, (double)step, loss);
-    emit_evaluation(r, step, loss, value);
+    if (r->steps_to_target < 0 && ag_task_reached(r->settings->task, e->value))
+        r->steps_to_target = e->step;
+    ag_curve_add(&r->fresh, (double)e->step, e->loss);
+    emit_evaluation(r, e);
     if (!r->settings->json)
-        show_line(r, step, loss);
+        show_line(r, e->step, e->loss);
 }
 
 static void say_result(const ag_report *r)
 {
     const ag_task *task = r->settings->task;
     char name[64], fresh[32], steps[32], params[32];
-    printf("%s%s: %s %.4g on %s fresh sequences\nafter %s steps in %.2f s, with %s parameters\n",
-           r->live ? "\n" : "", run_name(r, name, sizeof name), metric_name(r), r->value,
-           ag_report_count(task->last, fresh, sizeof fresh),
-           ag_report_count(r->steps, steps, sizeof steps), r->seconds,
+    printf("%s%s: %s %.4g on %s %s\nafter %s steps in %.2f s, with %s parameters\n",
+           r->live ? "\n" : "", run_name(r, name, sizeof name), ag_task_metric(r->settings->task),
+           r->last.value, ag_report_count(task->last, fresh, sizeof fresh), ag_task_evaluated(task),
+           ag_report_count(r->last.step, steps, sizeof steps), r->seconds,
            ag_report_count(r->params, params, sizeof params));
-    const char *relation = task->metric == AG_ACCURACY ? "at least" : "at most";
+    const char *relation = ag_task_wants_more(task) ? "at least" : "at most";
     if (r->steps_to_target >= 0)
         printf("the target, %s %.4g, was first reached at step %" PRId64 "\n", relation,
                task->target, r->steps_to_target);
     else
         printf("the target, %s %.4g, was not reached\n", relation, task->target);
+}
+
+/* "5000 of 5000 test sequences are right, .." */
+static void say_count(const ag_report *r)
+{
+    const int64_t all = r->settings->task->last;
+    printf("\n%" PRId64 " of %" PRId64
+           " test sequences are right from the first answer to the last; "
+           "%" PRId64 " of them differ\n",
+           (int64_t)llround(r->last.value * (double)all), all, r->last.different);
 }
 
 void ag_report_result(ag_report *r, const ag_heatmap *map)
@@ -310,6 +311,8 @@ void ag_report_result(ag_report *r, const ag_heatmap *map)
         printf("\nThis is an honest failure: accuracy is between %.2f and %.2f after %" PRId64
                " steps.\n%s\n",
                promise->low, promise->high, promise->steps, promise->reason);
+    if (r->settings->task->metric == AG_EXACT)
+        say_count(r);
 }
 
 bool ag_report_promise_kept(const ag_report *r)
@@ -317,16 +320,16 @@ bool ag_report_promise_kept(const ag_report *r)
     const ag_task *task = r->settings->task;
     const ag_promise *promise = ag_task_promise(task, r->settings->positions);
     int64_t steps = r->settings->optimizer == AG_USE_SGD ? task->sgd_steps : promise->steps;
-    bool in_range = r->value >= promise->low && r->value <= promise->high;
-    bool in_time = promise->failure ? r->steps >= steps
+    bool in_range = r->last.value >= promise->low && r->last.value <= promise->high;
+    bool in_time = promise->failure ? r->last.step >= steps
                                     : r->steps_to_target >= 0 && r->steps_to_target <= steps;
     if (in_range && in_time)
         return true;
     fprintf(stderr,
             "attograd train: %s did not keep its promise: %s %.4g after %" PRId64
             " steps, expected %.4g to %.4g %s %" PRId64 " steps\n",
-            task->name, metric_name(r), r->value, r->steps, promise->low, promise->high,
-            promise->failure ? "after at least" : "within", steps);
+            task->name, ag_task_metric(r->settings->task), r->last.value, r->last.step,
+            promise->low, promise->high, promise->failure ? "after at least" : "within", steps);
     return false;
 }
 
@@ -344,6 +347,7 @@ static bool draw_loss(const ag_report *r, const ag_heatmap *map, const char *nam
     ag_loss_picture picture = { .title = title,
                                 .training = &r->training,
                                 .fresh = &r->fresh,
+                                .evaluated = ag_task_evaluated(r->settings->task),
                                 .known_loss = promise->known_loss,
                                 .known = promise->known,
                                 .logarithmic = r->settings->task->target < 0.01 };

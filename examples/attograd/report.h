@@ -6,14 +6,20 @@
 #include "settings.h"
 #include "svg.h"
 
+typedef struct ag_evaluation {
+    int64_t step;
+    double loss, value;
+    int64_t different; /* inputs among those evaluated, where the task numbers them */
+} ag_evaluation;
+
 typedef struct ag_report {
     const ag_settings *settings;
     FILE *log; /* train.jsonl, or NULL */
     bool live; /* lines are written over */
     int64_t params;
     double started, shown, seconds;
-    double loss, value; /* of the last evaluation */
-    int64_t steps, steps_to_target;
+    ag_evaluation last;
+    int64_t steps_to_target;
     int failed_stdout, failed_log; /* errno of the first line that could not be written */
     ag_curve training, fresh;
 } ag_report;
@@ -24,7 +30,7 @@ bool ag_report_open(ag_report *report, const ag_settings *settings);
 
 void ag_report_start(ag_report *report, int64_t params);
 void ag_report_step(ag_report *report, int64_t step, double loss);
-void ag_report_evaluation(ag_report *report, int64_t step, double loss, double value);
+void ag_report_evaluation(ag_report *report, const ag_evaluation *evaluation);
 
 /* The result, the picture in the terminal, and for a task that cannot be done, why. */
 void ag_report_result(ag_report *report, const ag_heatmap *map);

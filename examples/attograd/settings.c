@@ -30,6 +30,8 @@ static bool find_task(int words, const char *word, ag_settings *s)
 /* Members that are still -1 or 0 were not given. */
 static void complete(ag_settings *s)
 {
+    if (s->optimizer < 0)
+        s->optimizer = s->task->optimizer;
     bool sgd = s->optimizer == AG_USE_SGD;
     const ag_promise *promise = ag_task_promise(s->task, s->positions);
     if (s->steps == 0)
@@ -42,11 +44,28 @@ static void complete(ag_settings *s)
         s->normalizer = (int)s->task->normalizer;
 }
 
+/* --no-positions was given. Returns false. */
+static bool no_positions_there(const ag_task *task)
+{
+    const char *comma = "";
+    fprintf(stderr, "attograd train: --no-positions: task '%s' %s; those with: ", task->name,
+            task->model == AG_MODEL_TRANSFORMER
+                ? "trains a transformer, which has no positions that can be left out"
+                : "has no positions");
+    for (int i = 0; i < ag_task_count(); i++)
+        if (ag_task_at(i)->positions) {
+            fprintf(stderr, "%s%s", comma, ag_task_at(i)->name);
+            comma = ", ";
+        }
+    fputc('\n', stderr);
+    return false;
+}
+
 bool ag_settings_read(int argc, char **argv, ag_settings *s)
 {
     int dtype = 0;
     bool no_positions = false;
-    *s = (ag_settings){ .seed = { 1, false }, .threads = 1, .normalizer = -1 };
+    *s = (ag_settings){ .seed = { 1, false }, .threads = 1, .optimizer = -1, .normalizer = -1 };
     const ag_option options[] = {
         { "--steps", AG_OPTION_INTEGER, &s->steps, 1, 100000000, NULL },
         { "--seed", AG_OPTION_SEED, &s->seed, 0, 0, NULL },
@@ -66,16 +85,14 @@ bool ag_settings_read(int argc, char **argv, ag_settings *s)
                                 "attograd train TASK [options]");
     if (words < 0 || !find_task(words, word, s))
         return false;
-    if (no_positions && !s->task->positions) {
-        fprintf(stderr, "attograd train: --no-positions: task '%s' has no positions; those with: ",
-                s->task->name);
-        const char *comma = "";
-        for (int i = 0; i < ag_task_count(); i++)
-            if (ag_task_at(i)->positions) {
-                fprintf(stderr, "%s%s", comma, ag_task_at(i)->name);
-                comma = ", ";
-            }
-        fputc('\n', stderr);
+    if (no_positions && !s->task->positions)
+        return no_positions_there(s->task);
+    if (s->task->model == AG_MODEL_TRANSFORMER && s->normalizer > AG_SOFTMAX) {
+        fprintf(
+            stderr,
+            "attograd train: --normalizer %s: task '%s' trains a transformer, whose weights are "
+            "always a softmax\n",
+            normalizers[s->normalizer], s->task->name);
         return false;
     }
     s->dtype = dtype ? AG_F64 : AG_F32;

@@ -5,8 +5,6 @@
 #include "options.h"
 #include "tasks.h"
 
-typedef enum ag_optimizer_kind { AG_USE_ADAM, AG_USE_SGD, AG_USE_ADAMW } ag_optimizer_kind;
-
 typedef struct ag_settings {
     const ag_task *task;
     int64_t steps, batch, threads;

@@ -175,7 +175,7 @@ bool ag_svg_loss(FILE *file, const ag_loss_picture *p)
         fprintf(file, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"#0b4a9e\"/>\n",
                 place_x(&a, p->fresh->x[i]), place_y(&a, p->fresh->y[i]));
     draw_legend_entry(file, a.left, training, "training batch");
-    draw_legend_entry(file, a.left + 130, fresh, "fresh sequences");
+    draw_legend_entry(file, a.left + 130, fresh, p->evaluated);
     if (p->known_loss > 0) {
         double at = place_y(&a, p->known_loss);
         line(file, a.left, at, a.right, at, known);
@@ -209,13 +209,16 @@ static void draw_names(FILE *file, const ag_heatmap *map, double left, double to
     double size = fmin(13, fmax(8, cell * 0.8));
     for (int64_t t = 0; t < map->tokens; t++) {
         double middle = ((double)t + 0.5) * cell;
-        fprintf(file,
+        double row = middle - (double)map->first_row * cell;
+        if (t >= map->first_row)
+            fprintf(
+                file,
                 "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%.1f\" text-anchor=\"end\">%s</text>\n",
-                left - 6, top + middle + size * 0.35, size, map->names[t]);
+                left - 6, top + row + size * 0.35, size, map->rows[t]);
         fprintf(file,
                 "<text transform=\"translate(%.1f %.1f) rotate(-90)\" font-size=\"%.1f\">"
                 "%s</text>\n",
-                left + middle + size * 0.35, top - 6, size, map->names[t]);
+                left + middle + size * 0.35, top - 6, size, map->columns[t]);
     }
 }
 
@@ -223,7 +226,7 @@ static void draw_cells(FILE *file, const ag_heatmap *map, double left, double to
 {
     double largest = ag_heatmap_largest(map);
     fputs("<g shape-rendering=\"crispEdges\">\n", file);
-    for (int64_t i = 0; i < map->tokens; i++)
+    for (int64_t i = map->first_row; i < map->tokens; i++)
         for (int64_t j = 0; j < map->tokens; j++) {
             double weight = map->weights[i * map->tokens + j];
             char colour[16];
@@ -231,8 +234,8 @@ static void draw_cells(FILE *file, const ag_heatmap *map, double left, double to
             fprintf(file,
                     "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"%s\">"
                     "<title>%s to %s: %.3g</title></rect>\n",
-                    left + (double)j * cell, top + (double)i * cell, cell, cell, colour,
-                    map->names[i], map->names[j], weight);
+                    left + (double)j * cell, top + (double)(i - map->first_row) * cell, cell, cell,
+                    colour, map->rows[i], map->columns[j], weight);
         }
     fputs("</g>\n", file);
 }
@@ -243,7 +246,7 @@ static void draw_scale(FILE *file, const ag_heatmap *map, double x, double top, 
 {
     double largest = ag_heatmap_largest(map);
     bool negative = false;
-    for (int64_t i = 0; i < map->tokens * map->tokens; i++)
+    for (int64_t i = map->first_row * map->tokens; i < map->tokens * map->tokens; i++)
         negative = negative || map->weights[i] < 0;
     double low = negative ? -1 : 0;
     const int pieces = 50;
@@ -263,30 +266,35 @@ static void draw_scale(FILE *file, const ag_heatmap *map, double x, double top, 
 bool ag_svg_heatmap(FILE *file, const ag_heatmap *map, const char *title)
 {
     const double left = 92, top = 136, side = 440, cell = side / (double)map->tokens;
-    begin(file, 640, 632, title);
+    const double height = cell * (double)(map->tokens - map->first_row);
+    begin(file, 640, top + height + 56, title);
     draw_cells(file, map, left, top, cell);
     fprintf(file,
             "<rect x=\"%g\" y=\"%g\" width=\"%g\" height=\"%g\" fill=\"none\" stroke=\"" QUIET
             "\"/>\n",
-            left, top, side, side);
+            left, top, side, height);
     draw_names(file, map, left, top, cell);
     fprintf(file, "<text x=\"%g\" y=\"58\" text-anchor=\"middle\">to this token (key)</text>\n",
             left + side / 2);
     fprintf(file,
             "<text transform=\"translate(24 %g) rotate(-90)\" text-anchor=\"middle\">"
             "from this token (query)</text>\n",
-            top + side / 2);
-    draw_scale(file, map, left + side + 22, top, side);
+            top + height / 2);
+    if (*map->note)
+        fprintf(file,
+                "<text x=\"%g\" y=\"%g\" text-anchor=\"middle\" fill=\"" QUIET "\">%s</text>\n",
+                left + side / 2, top + height + 26, map->note);
+    draw_scale(file, map, left + side + 22, top, height);
     if (map->last_row_answers) {
         double width = fmax(1.5, fmin(3, cell / 6));
         fprintf(file,
                 "<rect x=\"%g\" y=\"%g\" width=\"%g\" height=\"%g\" fill=\"none\""
                 " stroke=\"#d1650a\" stroke-width=\"%g\"/>\n",
-                left, top + side - cell, side, cell, width);
+                left, top + height - cell, side, cell, width);
         fprintf(file,
                 "<text x=\"%g\" y=\"%g\" text-anchor=\"middle\" fill=\"#a34e00\">"
                 "the answer is read from the last row</text>\n",
-                left + side / 2, top + side + 26);
+                left + side / 2, top + height + 26);
     }
     return end(file);
 }

@@ -19,6 +19,7 @@ void ag_curve_add(ag_curve *curve, double x, double y);
 typedef struct ag_loss_picture {
     const char *title;
     const ag_curve *training, *fresh; /* of each step; of the evaluations */
+    const char *evaluated;            /* on what those were: "fresh sequences" */
     double known_loss;                /* a line to compare with; none if 0 */
     const char *known;
     bool logarithmic;

@@ -14,6 +14,9 @@ typedef struct ag_elementwise_kernels {
     ag_elementwise_loop *unary[AG_UNARY_COUNT];
     ag_elementwise_loop *binary[AG_BINARY_COUNT];
     ag_elementwise_loop *accumulate; /* y[i] += a[i * strides[0]] */
+
+    /* y[i] = gelu(y[i]) and slope[i] = gelu'(y[i]) of the y[i] before */
+    void (*gelu_with_slope)(int64_t n, void *y, void *slope);
 } ag_elementwise_kernels;
 
 #endif

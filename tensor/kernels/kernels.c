@@ -29,6 +29,13 @@
 #define UNROLL_FULLY _Pragma("GCC unroll 32")
 #endif
 
+/* Before a loop whose element i of what it writes is read, if at all, by step i. */
+#ifdef __clang__
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 #define T double
 #define T_IS_F32 0
 #define NAME(name) name##_f64

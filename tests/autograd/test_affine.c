@@ -223,6 +223,58 @@ Test(affine, is_a_product_and_sums)
     }
 }
 
+static void expect_same_bits(ag_var a, ag_var b)
+{
+    cr_assert(ag_shape_equal(ag_shape_of(a), ag_shape_of(b)));
+    size_t bytes = (size_t)ag_tensor_count(ag_value(a)) * ag_dtype_size(ag_dtype_of(a));
+    cr_expect_eq(memcmp(ag_value(a)->data, ag_value(b)->data, bytes), 0);
+}
+
+/* affine_gelu is affine and gelu, bit for bit, whether or not the slope is kept; so are its
+ * gradients, but for the rounding of the slope. */
+Test(affine, gelu_is_gelu_of_affine)
+{
+    for (int round = 0; round < 200; round++) {
+        ag_context *ctx =
+            ag_context_new(&(ag_context_options){ .dtype = round % 2 ? AG_F32 : AG_F64 });
+        ag_random random = ag_random_stream(3, "affine", (uint64_t)round);
+        operands o = draw_operands(ctx, &random);
+        o.residual = AG_NONE;
+        ag_var y = ag_affine_gelu(o.x, o.w, o.b), z = ag_gelu(affine(&o)), inputs[4];
+        ag_var fused[4], recorded[4], wanted[4], dy = draw(ctx, &random, ag_shape_of(y));
+        ag_no_grad_begin(ctx);
+        expect_same_bits(ag_affine_gelu(o.x, o.w, o.b), z);
+        ag_no_grad_end(ctx);
+        expect_same_bits(y, z);
+        int n = present(&o, inputs);
+        ag_grad_from(y, dy, inputs, n, fused, 0);
+        ag_grad_from(y, dy, inputs, n, recorded, AG_CREATE_GRAPH);
+        ag_grad_from(z, dy, inputs, n, wanted, 0);
+        cr_assert_eq(ag_status(ctx), AG_OK, "%s", ag_error_message(ctx));
+        for (int i = 0; i < n; i++) {
+            expect_close(fused[i], wanted[i], 16 * 70, "fused");
+            expect_close(recorded[i], wanted[i], 16 * 70, "recorded");
+        }
+        ag_context_free(ctx);
+    }
+}
+
+/* Beyond the result and the slope, a forward keeps nothing. */
+Test(affine, gelu_keeps_the_slope_alone)
+{
+    ag_context *ctx = ag_context_new(NULL);
+    ag_var x = ag_zeros(ctx, AG_SHAPE(1 << 12, 4)), w = ag_zeros(ctx, AG_SHAPE(4, 64));
+    size_t before = ag_context_memory(ctx).step, result = sizeof(float) * 64 << 12;
+    ag_affine_gelu(x, w, AG_NONE);
+    size_t plain = ag_context_memory(ctx).step - before;
+    cr_expect(plain >= result && plain < result + result / 4);
+    before = ag_context_memory(ctx).step;
+    ag_affine_gelu(ag_require_gradient(x), w, AG_NONE);
+    size_t kept = ag_context_memory(ctx).step - before;
+    cr_expect(kept >= 2 * result && kept < 2 * result + result / 4);
+    cr_expect_eq(ag_context_finish(ctx), 0);
+}
+
 /* Backward into leaves, some of which are used twice or ask for nothing. */
 Test(affine, a_block_with_its_own_input_as_residual)
 {

@@ -199,6 +199,11 @@ static ag_var affine_terms(ag_var x, ag_var y, ag_var dy)
     return ag_affine(ag_abs(dy), ag_transpose(ag_abs(affine_matrix(x)), 0, 1), AG_NONE);
 }
 
+static ag_var apply_affine_gelu(ag_var x, ag_random *random)
+{
+    return ag_affine_gelu(x, affine_matrix(x), ag_normal(x.context, random, AG_SHAPE(9)));
+}
+
 static const fused_case cases[] = {
     { "sub", apply_sub, elementwise_terms },
     { "mul", apply_mul, mul_terms },
@@ -210,6 +215,7 @@ static const fused_case cases[] = {
     { "gelu_tanh", apply_gelu_tanh, elementwise_terms },
     { "silu", apply_silu, elementwise_terms },
     { "affine", apply_affine, affine_terms },
+    { "affine_gelu", apply_affine_gelu, affine_terms },
     { "softmax", apply_softmax, softmax_terms },
     { "log_softmax", apply_log_softmax, log_softmax_terms },
     { "layer_norm", apply_layer_norm, layer_norm_terms },

