@@ -9,8 +9,10 @@
 /* Below this many multiplications, waking threads costs more than it gains. */
 #define PARALLEL_FROM (1 << 19)
 
-/* Scratch of at most this size lies on the stack. */
-enum { SMALL_SCRATCH = 16 << 10 };
+enum {
+    SMALL_SCRATCH = 16 << 10, /* bytes; that much lies on the stack */
+    LARGE_TILE = 128 * 128,   /* rows times columns: smaller ones are less efficient */
+};
 
 typedef struct matmul_job {
     const ag_matmul_kernels *kernels;
@@ -22,7 +24,7 @@ typedef struct matmul_job {
     int64_t a_strides[AG_MAX_RANK], b_strides[AG_MAX_RANK];
     int64_t start_strides[AG_MAX_RANK]; /* of the start's matrix along the batch axes */
     int64_t n;                          /* columns of one product */
-    int64_t row_tiles, column_tiles, tiles, tasks;
+    int64_t products, row_tiles, column_tiles, tiles, tasks;
     char *scratch; /* scratch_bytes for each thread */
     size_t scratch_bytes;
 } matmul_job;
@@ -43,9 +45,13 @@ static void advance(ag_matrix *matrix, int64_t offset, size_t size)
 static void run_tile(const matmul_job *job, int64_t index, void *scratch)
 {
     ag_matmul_tile t = job->tile;
-    int64_t j = index % job->column_tiles * t.n;
-    int64_t i = index / job->column_tiles % job->row_tiles * t.m;
-    int64_t product = index / job->column_tiles / job->row_tiles, rest = product;
+    int64_t i = 0, j = 0, product = index;
+    if (job->tiles > job->products) {
+        j = index % job->column_tiles * t.n;
+        i = index / job->column_tiles % job->row_tiles * t.m;
+        product = index / job->column_tiles / job->row_tiles;
+    }
+    int64_t rest = product;
     int64_t a = i * t.a.row, b = j * t.b.column;
     int64_t start = i * t.start[1].row + j * t.start[1].column;
     for (int axis = job->batch_axes - 1; axis >= 0; axis--) {
@@ -137,6 +143,9 @@ static void describe(matmul_job *job, const ag_tensor *a, const ag_tensor *b, co
         job->b_strides[axis] = broadcast_stride(b, axis);
     }
     fold_batch_into_rows(job);
+    job->products = 1;
+    for (int axis = 0; axis < job->batch_axes; axis++)
+        job->products *= job->batch[axis];
 }
 
 static int64_t parts(int64_t whole, int64_t part)
@@ -150,14 +159,18 @@ static int64_t equal_part(int64_t size, int64_t part, int64_t step)
     return smaller(size, parts(parts(size, parts(size, part)), step) * step);
 }
 
-/* Tiles as large as is good for the caches, or smaller ones, so that each of the
- * tasks has one. The longer side is cut first. */
-static void cut_into_tiles(matmul_job *job, int64_t products, int64_t tasks)
+/* Tiles as large as is good for the caches. If there are fewer of them than tasks
+ * they are cut, the longer side first: as long as they are large, or until each
+ * thread has one. */
+static void cut_into_tiles(matmul_job *job, int64_t tasks, int threads)
 {
     const ag_matmul_kernels *kernels = job->kernels;
     int64_t rows = smaller(job->m, kernels->tile_rows);
     int64_t columns = smaller(job->n, kernels->tile_columns);
-    while (products * parts(job->m, rows) * parts(job->n, columns) < tasks) {
+    while (tasks > 1) {
+        int64_t tiles = job->products * parts(job->m, rows) * parts(job->n, columns);
+        if (tiles >= tasks || (tiles >= threads && rows * columns <= LARGE_TILE))
+            break;
         if (rows >= columns && rows > kernels->row_step)
             rows = parts(rows, 2);
         else if (columns > kernels->column_step)
@@ -165,11 +178,11 @@ static void cut_into_tiles(matmul_job *job, int64_t products, int64_t tasks)
         else
             break;
     }
-    job->tile.m = equal_part(job->m, rows, kernels->row_step);
-    job->tile.n = equal_part(job->n, columns, kernels->column_step);
-    job->row_tiles = parts(job->m, job->tile.m);
-    job->column_tiles = parts(job->n, job->tile.n);
-    job->tiles = products * job->row_tiles * job->column_tiles;
+    job->tile.m = job->m == rows ? rows : equal_part(job->m, rows, kernels->row_step);
+    job->tile.n = job->n == columns ? columns : equal_part(job->n, columns, kernels->column_step);
+    job->row_tiles = job->m == rows ? 1 : parts(job->m, job->tile.m);
+    job->column_tiles = job->n == columns ? 1 : parts(job->n, job->tile.n);
+    job->tiles = job->products * job->row_tiles * job->column_tiles;
     job->tasks = smaller(job->tiles, tasks);
 }
 
@@ -199,7 +212,7 @@ bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor 
         describe_start(&job, start);
     describe(&job, a, b, y);
     double work = (double)count * (double)job.tile.k;
-    cut_into_tiles(&job, count / (job.m * job.n), count_tasks(context->threads, work));
+    cut_into_tiles(&job, count_tasks(context->threads, work), context->threads);
 
     size_t bytes = job.kernels->scratch(&job.tile);
     job.scratch_bytes = (bytes + AG_ALIGNMENT - 1) / AG_ALIGNMENT * AG_ALIGNMENT;
@@ -207,7 +220,10 @@ bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor 
     job.scratch = all <= SMALL_SCRATCH ? small : ag_memory_new(context, AG_STEP, all);
     if (job.scratch == NULL)
         return false;
-    ag_parallel(context, job.tasks, run_task, &job);
+    if (job.tiles == 1)
+        job.kernels->tile(&job.tile, job.scratch);
+    else
+        ag_parallel(context, job.tasks, run_task, &job);
     if (job.scratch != small)
         ag_memory_recycle(context, job.scratch, all);
     return true;

@@ -116,9 +116,10 @@ Test(tensor_matmul, small_sizes_in_every_layout)
 /* One less, as many, one more than each block size, for every axis. */
 Test(tensor_matmul, sizes_at_block_edges)
 {
-    static const int64_t rows[] = { 1, 4, 5, 6, 7, 11, 12, 13, 143, 144, 145 };
+    static const int64_t rows[] = { 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 95, 96, 97, 193 };
     static const int64_t depths[] = { 1, 255, 256, 257, 513 };
-    static const int64_t columns[] = { 1, 4, 8, 15, 16, 17, 31, 32, 33, 64, 65, 511, 513 };
+    static const int64_t columns[] = { 1,  4,  7,  8,  15, 16, 17, 31,  32, 33,
+                                       47, 48, 49, 64, 65, 96, 97, 511, 513 };
     for (int s = 0; s < ISAS; s++) {
         ag_context *context = context_for(isas[s], 1);
         if (!context)
@@ -127,13 +128,16 @@ Test(tensor_matmul, sizes_at_block_edges)
         int layouts = 0;
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
             for (size_t j = 0; j < sizeof columns / sizeof *columns; j++) {
-                check_size(context, &random, AG_F32, layouts++ % 4, 1, rows[i], 9, columns[j]);
-                check_size(context, &random, AG_F64, layouts++ % 4, 1, rows[i], 9, columns[j]);
+                check_size(context, &random, AG_F32, layouts++ % 25, 1, rows[i], 19, columns[j]);
+                check_size(context, &random, AG_F64, layouts++ % 25, 1, rows[i], 19, columns[j]);
             }
         for (size_t p = 0; p < sizeof depths / sizeof *depths; p++) {
             check_size(context, &random, AG_F32, layouts++ % 25, 1, 25, depths[p], 70);
             check_size(context, &random, AG_F64, layouts++ % 25, 1, 25, depths[p], 70);
         }
+        for (int layout = 0; layout < LAYOUTS * LAYOUTS;
+             layout++) /* packed and over several pieces */
+            check_size(context, &random, layout % 2 ? AG_F32 : AG_F64, layout, 1, 101, 521, 115);
         cr_assert_eq(ag_context_finish(context), 0);
     }
 }
@@ -214,11 +218,11 @@ static void *bits_with_threads(const char *isa, int threads, ag_dtype dtype, int
 
 Test(tensor_matmul, same_bits_for_any_number_of_threads)
 {
-    static const int64_t sizes[][4] = { { 1, 300, 270, 130 },
-                                        { 40, 33, 31, 29 },
-                                        { 3, 97, 60, 600 } };
+    static const int64_t sizes[][4] = {
+        { 1, 300, 270, 130 }, { 40, 33, 31, 29 }, { 3, 97, 60, 600 }, { 1, 65, 2100, 64 }
+    };
     for (int s = 0; s < ISAS; s++)
-        for (int c = 0; c < 6; c++) {
+        for (int c = 0; c < 8; c++) {
             const int64_t *z = sizes[c / 2];
             ag_dtype dtype = c % 2 ? AG_F32 : AG_F64;
             size_t bytes = (size_t)(z[0] * z[1] * z[3]) * ag_dtype_size(dtype);
