@@ -47,6 +47,7 @@ typedef struct ag_layer_case {
     ag_feed_forward_options feed_forward;
     ag_block_options block;
     ag_transformer_options transformer;
+    int64_t memory; /* of attention: so many tokens of another sequence; 0: x itself */
     bool positions; /* of an embedding: added to an input */
     ag_case_mask mask;
     int trained;    /* so many steps of training before the check */

@@ -38,6 +38,11 @@ static const ag_layer_case cases[] = {
     { "attention/trained", .attention = { .d_in = SYMBOLS + TOKENS, .d_k = 6, .d_v = SYMBOLS }, .trained = 120 },
     { "attention/saturated", ATTENTION(.heads = 1), .enlarge = 6.0 },
     { "attention/trained-saturated", .attention = { .d_in = SYMBOLS + TOKENS, .d_k = 6, .d_v = SYMBOLS }, .trained = 120, .enlarge = 3.0 },
+    { "attention/cross", ATTENTION(.d_memory = 2), .memory = 3 },
+    { "attention/cross-causal", ATTENTION(.heads = 2, .causal = true), .memory = TOKENS - 1 },
+    { "attention/cross-lengths", ATTENTION(.heads = 2, .d_out = 3, .bias = true), .memory = TOKENS + 1, .mask = AG_MASK_LENGTHS },
+    { "attention/cross-sigmoid", ATTENTION(.normalizer = AG_SIGMOID), .memory = 3 },
+    { "attention/cross-saturated", ATTENTION(.heads = 2), .memory = 3, .enlarge = 4.0 },
     { "embedding", .embedding = { .count = SYMBOLS + 1, .d = 3 } },
     { "embedding/positions", .embedding = { .count = TOKENS + 2, .d = 3 }, .positions = true },
     { "norm", .norm = { .d = 5 } },
@@ -121,8 +126,8 @@ static ag_var tokens_of(ag_context *ctx)
     return ag_indices(ctx, AG_SHAPE(BATCH, TOKENS), (int64_t[]){ 0, 2, 2, 1, 2, 0, 1, 1 });
 }
 
-/* inputs: x if there is one, the additive mask if there is one, and then the
- * parameters, which the layer holds itself. */
+/* inputs: x if there is one, the additive mask or the memory if there is one, and then
+ * the parameters, which the layer holds itself. */
 static ag_var forward(ag_context *ctx, const ag_var *inputs, int n, void *user)
 {
     subject *s = user;
@@ -134,7 +139,8 @@ static ag_var forward(ag_context *ctx, const ag_var *inputs, int n, void *user)
     if (layer->mask == AG_MASK_ADDITIVE)
         mask.additive = inputs[1];
     if (layer->attention.d_in)
-        return ag_attention_forward_masked(&s->attention, inputs[0], &mask, NULL);
+        return ag_attention_forward_cross(&s->attention, inputs[0], inputs[layer->memory > 0],
+                                          &mask, NULL);
     if (layer->linear.d_in)
         return ag_linear_forward(&s->linear, inputs[0]);
     if (layer->embedding.d)
@@ -198,7 +204,7 @@ static void enlarge(ag_params *params, double factor)
     }
 }
 
-/* What the check moves: x if there is one, the additive mask, every parameter. */
+/* What the check moves: x if there is one, the additive mask or the memory, every parameter. */
 static int gather_inputs(ag_context *ctx, ag_params *params, const subject *s, ag_var *inputs)
 {
     int n = 0;
@@ -211,6 +217,11 @@ static int gather_inputs(ag_context *ctx, ag_params *params, const subject *s, a
     if (layer->mask == AG_MASK_ADDITIVE) {
         ag_var bias = ag_normal(ctx, &random, AG_SHAPE(TOKENS, TOKENS));
         inputs[n++] = ag_set_name(ag_require_gradient(bias), "additive");
+    }
+    if (layer->memory) {
+        ag_var memory =
+            ag_normal(ctx, &random, AG_SHAPE(BATCH, layer->memory, s->attention.options.d_memory));
+        inputs[n++] = ag_set_name(ag_require_gradient(memory), "memory");
     }
     if (n + ag_params_count(params) > MAX_INPUTS)
         ag_fail(ctx, AG_ERR_ARGUMENT, "check: room for %d inputs only", MAX_INPUTS);

@@ -4,6 +4,7 @@
 
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* One call: q [n, s, h d], k [n, t, h d], v [n, t, h d_v]. */
@@ -425,6 +426,54 @@ Test(attend, memory_grows_with_the_length)
     }
     cr_expect_lt(peaks[1], 2 * peaks[0] + 100000, "%zu and %zu", peaks[0], peaks[1]);
     cr_expect_lt(peaks[1], (size_t)4096 * 4096, "%zu", peaks[1]);
+}
+
+/* A context that has so many bytes and no more. */
+typedef struct budget {
+    size_t left;
+    int live;
+} budget;
+
+static void *allocate(size_t bytes, void *user)
+{
+    budget *b = user;
+    void *memory = bytes <= b->left ? malloc(bytes) : NULL;
+    b->left -= memory ? bytes : 0;
+    b->live += memory != NULL;
+    return memory;
+}
+
+static void release(void *memory, void *user)
+{
+    ((budget *)user)->live -= memory != NULL;
+    free(memory);
+}
+
+/* Wherever memory runs out, there is an error and no gradient. */
+Test(attend, memory_runs_out)
+{
+    int failures = 0;
+    bool done = false;
+    for (size_t bytes = 600000; !done; bytes += 8000) {
+        budget b = { .left = bytes };
+        ag_context *ctx =
+            ag_context_new(&(ag_context_options){ .allocator = { allocate, release, &b } });
+        cr_assert(ctx);
+        attend_operands o =
+            operands_of(ctx, &(attend_case){ 1, 1100, 1100, 1, 8, 8, .causal = true });
+        ag_var y = ag_attend(o.x[0], o.x[1], o.x[2], &o.options);
+        done = ag_backward_from(y, o.dy);
+        cr_assert_eq(ag_status(ctx), done ? AG_OK : AG_ERR_MEMORY, "%s", ag_error_message(ctx));
+        failures += !done;
+        if (!done) {
+            ag_error_clear(ctx);
+            for (int i = 0; i < 3; i++)
+                cr_assert(!ag_is_valid(o.x[i]) || !ag_gradient(o.x[i]));
+        }
+        ag_context_free(ctx);
+        cr_assert_eq(b.live, 0);
+    }
+    cr_expect_gt(failures, 20, "%d", failures);
 }
 
 Test(attend, second_steps_allocate_nothing)

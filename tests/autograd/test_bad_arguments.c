@@ -22,6 +22,11 @@ static ag_var cross_entropy_reduced(const world *w, int reduction)
     return ag_cross_entropy_with(w->x, w->labels, &options);
 }
 
+static ag_var attend_with(ag_var x, ag_attend_options options)
+{
+    return ag_attend(x, x, x, &options);
+}
+
 static void idle_forward(ag_node *node)
 {
     (void)node;

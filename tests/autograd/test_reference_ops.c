@@ -299,3 +299,29 @@ Test(reference_ops, binary_cross_entropy_targets)
     check_binary_cross_entropy(AG_MEAN, true);
     check_binary_cross_entropy(AG_SUM, true);
 }
+
+/* ---- Attention ---- */
+
+Test(reference_ops, attend)
+{
+    static const char *const masks[] = { "plain", "causal", "lengths", "both" };
+    for (int mask = 0; mask < 4; mask++) {
+        ag_context *ctx = ag_reference_context();
+        ag_var q = ag_reference_input(ctx, "attend_q"), k = ag_reference_input(ctx, "attend_k");
+        ag_var v = ag_reference_input(ctx, "attend_v");
+        ag_attend_options options = { .heads = 2, .causal = mask % 2 == 1 };
+        if (mask >= 2)
+            options.lengths = ag_indices(ctx, AG_SHAPE(2), (int64_t[]){ 4, 2 });
+        ag_var y = ag_attend(q, k, v, &options);
+        ag_reference_expect(masks[mask], ag_value(y),
+                            ag_reference_read(ctx, "attend_%s_y", masks[mask]));
+        const ag_reference_gradient gradients[] = {
+            { "q", q, ag_reference_read(ctx, "attend_%s_dq", masks[mask]) },
+            { "k", k, ag_reference_read(ctx, "attend_%s_dk", masks[mask]) },
+            { "v", v, ag_reference_read(ctx, "attend_%s_dv", masks[mask]) },
+        };
+        ag_var cotangent = ag_reference_constant(ctx, "attend_cotangent");
+        ag_reference_expect_gradients(masks[mask], y, cotangent, gradients, 3);
+        ag_reference_finish(ctx);
+    }
+}

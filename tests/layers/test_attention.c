@@ -650,6 +650,154 @@ Test(attention, masks_are_checked)
     ag_context_free(other);
 }
 
+/* ---- Cross-attention ---- */
+
+Test(attention, a_memory_of_other_tokens)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_params *params = ag_params_new(ctx);
+    for (int i = 0; i < 2 * N_NORMALIZERS; i++) {
+        char name[] = { 'a', (char)('0' + i), '\0' };
+        ag_attention attn = new_layer(params, name,
+                                      (ag_attention_options){ .d_in = 5,
+                                                              .d_memory = 6,
+                                                              .d_k = 4,
+                                                              .d_v = 3,
+                                                              .heads = 1 + i / 4,
+                                                              .d_out = 2,
+                                                              .normalizer = NORMALIZERS[i % 4] });
+        expect_shape(attn.w_q, AG_SHAPE(5, 4 * (1 + i / 4)));
+        expect_shape(attn.w_k, AG_SHAPE(6, 4 * (1 + i / 4)));
+        expect_shape(attn.w_v, AG_SHAPE(6, 3 * (1 + i / 4)));
+        ag_var x = normal(ctx, 3, AG_SHAPE(2, 3, 5)), memory = normal(ctx, 4, AG_SHAPE(2, 7, 6));
+        ag_attention_mask mask = { .lengths = ag_indices(ctx, AG_SHAPE(2), (int64_t[]){ 7, 4 }) };
+        ag_attention_trace t;
+        ag_var y = ag_attention_forward_cross(&attn, x, memory, &mask, NULL);
+        ag_var z = ag_attention_forward_cross(&attn, x, memory, &mask, &t);
+        expect_shape(y, AG_SHAPE(2, 3, 2));
+        expect_shape(t.weights, i < 4 ? AG_SHAPE(2, 3, 7) : AG_SHAPE(2, 2, 3, 7));
+        for (int64_t k = 0; k < count(y); k++)
+            cr_expect_float_eq(at(y, k), at(z, k), 1e-13);
+        z = ag_attention_forward_cross(&attn, x, change_tokens(ctx, memory, 4), &mask, NULL);
+        cr_expect(differ(y, z));
+        expect_same_tokens(y, z, 1, 3);
+        mask.additive = normal(ctx, 5, AG_SHAPE(3, 7));
+        cr_expect(differ(y, ag_attention_forward_cross(&attn, x, memory, &mask, NULL)));
+        cr_assert_eq(ag_status(ctx), AG_OK, "%s", ag_error_message(ctx));
+    }
+    ag_context_free(ctx);
+}
+
+/* x as its own memory is self-attention. */
+Test(attention, x_as_its_own_memory)
+{
+    ag_context *ctx = ag_context_new(NULL);
+    ag_attention attn = new_layer(
+        ag_params_new(ctx), "attn",
+        (ag_attention_options){ .d_in = 5, .d_k = 4, .d_v = 3, .heads = 2, .causal = true });
+    ag_var x = normal(ctx, 1, AG_SHAPE(2, 6, 5));
+    ag_var y = ag_attention_forward(&attn, x, NULL);
+    cr_expect_not(differ(y, ag_attention_forward_cross(&attn, x, x, NULL, NULL)));
+    /* the last two of six tokens, to all of which they look */
+    ag_var z = ag_attention_forward_cross(&attn, ag_slice(x, 1, 4, 6, 1), x, NULL, NULL);
+    ag_var end = ag_slice(y, 1, 4, 6, 1);
+    for (int64_t k = 0; k < count(z); k++)
+        cr_expect_float_eq(at(z, k), at(end, k), 1e-6);
+    cr_assert_eq(ag_status(ctx), AG_OK, "%s", ag_error_message(ctx));
+    ag_context_free(ctx);
+}
+
+Test(attention, memories_are_checked)
+{
+    ag_context *ctx = ag_context_new(NULL), *other = ag_context_new(NULL);
+    ag_params *params = ag_params_new(ctx);
+    ag_attention attn = new_layer(
+        params, "attn",
+        (ag_attention_options){ .d_in = 3, .d_memory = 4, .d_k = 2, .d_v = 2, .causal = true });
+    ag_var x = ag_zeros(ctx, AG_SHAPE(2, 5, 3)), memory = ag_zeros(ctx, AG_SHAPE(2, 6, 4));
+    const ag_attention_mask five = { .lengths = ag_indices(ctx, AG_SHAPE(2), (int64_t[]){ 5, 7 }) };
+    const ag_attention_mask square = { .additive = ag_zeros(ctx, AG_SHAPE(5, 5)) };
+    const struct {
+        const char *words;
+        ag_var x, memory;
+        const ag_attention_mask *mask;
+        ag_error error;
+    } cases[] = {
+        { "memory should be [.., tokens, d_memory]", x, x, NULL, AG_ERR_SHAPE },
+        { "x should be [.., tokens, d_in]", memory, memory, NULL, AG_ERR_SHAPE },
+        { "leading axes", x, ag_zeros(ctx, AG_SHAPE(3, 6, 4)), NULL, AG_ERR_SHAPE },
+        { "leading axes", x, ag_zeros(ctx, AG_SHAPE(6, 4)), NULL, AG_ERR_SHAPE },
+        { "dtypes", x, ag_indices(ctx, AG_SHAPE(1, 1, 1), (int64_t[]){ 0 }), NULL, AG_ERR_DTYPE },
+        { "", x, AG_NONE, NULL, AG_ERR_ARGUMENT },
+        { "", x, ag_zeros(other, AG_SHAPE(2, 6, 4)), NULL, AG_ERR_ARGUMENT },
+        { "length 7 at 1 is outside 0 .. 6", x, memory, &five, AG_ERR_INDEX },
+        { "scores [2,5,6]", x, memory, &square, AG_ERR_SHAPE },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t before = ag_tape_length(ctx);
+        ag_attention_trace t;
+        cr_expect_not(ag_is_valid(
+            ag_attention_forward_cross(&attn, cases[i].x, cases[i].memory, cases[i].mask, &t)));
+        cr_expect(ag_is_none(t.q));
+        cr_expect_not_null(strstr(ag_error_message(ctx), cases[i].words), "%d: %s", (int)i,
+                           ag_error_message(ctx));
+        expect_error(ctx, cases[i].error, cases[i].words);
+        cr_expect_eq(ag_tape_length(ctx), before, "%d: nothing was computed", (int)i);
+    }
+    cr_expect_not(ag_is_valid(ag_attention_forward(&attn, x, NULL)), "it needs a memory");
+    expect_error(ctx, AG_ERR_SHAPE, "x is no memory");
+    ag_attention_options wrong = { .d_in = 3, .d_k = 2, .d_v = 2, .d_memory = -1 };
+    cr_expect_not(ag_attention_init(&attn, params, "wrong", &wrong));
+    expect_error(ctx, AG_ERR_ARGUMENT, "negative d_memory");
+    ag_context_free(ctx);
+    ag_context_free(other);
+}
+
+/* In one operation or step by step, y and all gradients are the same but for rounding. */
+static void compare_forms(ag_dtype dtype, ag_attention_options options, bool lengths)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = dtype, .seed = 4 });
+    ag_params *params = ag_params_new(ctx);
+    ag_attention attn = new_layer(params, "attn", options);
+    ag_var inputs[12] = { ag_require_gradient(normal(ctx, 1, AG_SHAPE(3, 21, options.d_in))) };
+    int n = 1;
+    for (int i = 0; i < ag_params_count(params); i++)
+        inputs[n++] = ag_params_at(params, i);
+    ag_attention_mask mask = { .lengths = AG_NONE };
+    if (lengths)
+        mask.lengths = ag_indices(ctx, AG_SHAPE(3), (int64_t[]){ 21, 0, 13 });
+    ag_attention_trace t;
+    ag_var y[2], g[2][12];
+    for (int traced = 0; traced < 2; traced++) {
+        y[traced] = ag_attention_forward_masked(&attn, inputs[0], &mask, traced ? &t : NULL);
+        ag_grad_from(y[traced], normal(ctx, 2, ag_shape_of(y[traced])), inputs, n, g[traced], 0);
+    }
+    cr_assert_eq(ag_status(ctx), AG_OK, "%s", ag_error_message(ctx));
+    const double allowed = dtype == AG_F64 ? 1e-12 : 1e-5;
+    for (int64_t k = 0; k < count(y[0]); k++)
+        cr_expect_float_eq(at(y[0], k), at(y[1], k), allowed);
+    for (int i = 0; i < n; i++)
+        for (int64_t k = 0; k < count(g[0][i]); k++)
+            cr_expect_float_eq(at(g[0][i], k), at(g[1][i], k), 10 * allowed, "%s, %d: %g, %g",
+                               ag_name(inputs[i]), (int)k, at(g[0][i], k), at(g[1][i], k));
+    ag_context_free(ctx);
+}
+
+Test(attention, at_once_or_in_steps)
+{
+    for (int i = 0; i < 16; i++)
+        compare_forms(i & 1 ? AG_F32 : AG_F64,
+                      (ag_attention_options){ .d_in = 6,
+                                              .d_k = 5,
+                                              .d_v = 3,
+                                              .heads = i & 2 ? 3 : 1,
+                                              .bias = i & 2,
+                                              .d_out = i & 2 ? 4 : 0,
+                                              .scale = i & 2 ? 0.7 : 0,
+                                              .causal = i & 4 },
+                      i & 8);
+}
+
 /* ---- Gradients ---- */
 
 typedef struct checked {

@@ -486,3 +486,41 @@ Test(reference_layers, clip_by_global_norm)
         ag_reference_finish(ctx);
     }
 }
+
+/* ---- Attention with a memory ---- */
+
+/* Traced or not: by its steps or by the one operation. */
+static void check_cross(const char *name, int64_t heads, bool masked, bool traced)
+{
+    ag_context *ctx = ag_reference_context();
+    ag_params *params = ag_params_new(ctx);
+    ag_attention attention;
+    ag_attention_init(&attention, params, "attn",
+                      &(ag_attention_options){ .d_in = 6,
+                                               .d_memory = 5,
+                                               .d_k = 3,
+                                               .d_v = 2,
+                                               .heads = heads,
+                                               .d_out = 4,
+                                               .bias = true,
+                                               .causal = masked });
+    ag_init zeros = { .kind = AG_INIT_ZEROS };
+    ag_var memory = ag_params_add(params, "", "memory", AG_SHAPE(2, 4, 5), zeros);
+    read_parameters(params, name);
+    ag_var x = read_x(ctx, name);
+    ag_attention_mask mask = { .lengths = AG_NONE };
+    if (masked)
+        mask.lengths = ag_indices(ctx, AG_SHAPE(2), (int64_t[]){ 4, 2 });
+    ag_attention_trace trace;
+    ag_var y = ag_attention_forward_cross(&attention, x, memory, &mask, traced ? &trace : NULL);
+    expect_layer(name, params, x, y);
+    ag_reference_finish(ctx);
+}
+
+Test(reference_layers, attention_with_a_memory)
+{
+    for (int traced = 0; traced < 2; traced++) {
+        check_cross("cross_one", 1, false, traced);
+        check_cross("cross_heads", 2, true, traced);
+    }
+}

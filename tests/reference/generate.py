@@ -562,11 +562,62 @@ def write_masked_decay(_rng):
         save(f"optimizer_adamw_masked_{k}", np.stack(path[k]))
 
 
+# ---- Attention with a memory -------------------------------------------------
+
+
+def attend(q, k, v, heads, allowed):
+    """softmax(q k^T / sqrt d) v of heads that lie side by side in the last axis."""
+    def split(x):
+        return jnp.swapaxes(x.reshape(x.shape[:-1] + (heads, -1)), -2, -3)
+
+    q, k, v = split(q), split(k), split(v)
+    scores = q @ jnp.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1])
+    mixed = jnp.swapaxes(softmax(scores, -1, allowed) @ v, -2, -3)
+    return mixed.reshape(mixed.shape[:-2] + (-1,))
+
+
+def memory_masks(s, t, lengths):
+    """What each query sees, [b, 1, s, t]."""
+    causal = np.arange(t) <= np.arange(s)[:, None] + t - s
+    short = (np.arange(t) < np.asarray(lengths)[:, None])[:, None, None, :]
+    everything = np.ones((len(lengths), 1, s, t), bool)
+    return {"plain": everything, "causal": causal & everything, "lengths": short & everything,
+            "both": causal & short}
+
+
+def write_attend(rng):
+    """More queries than keys, so that the first see none under the causal mask; of the second
+    sequence two keys are real. And the layer with a memory."""
+    b, s, t, heads, d, d_v = 2, 5, 4, 2, 3, 2
+    q, k = rng.normal(size=(b, s, heads * d)) * 2, rng.normal(size=(b, t, heads * d))
+    v, c = rng.normal(size=(b, t, heads * d_v)), rng.normal(size=(b, s, heads * d_v))
+    for name, array in (("q", q), ("k", k), ("v", v), ("cotangent", c)):
+        save(f"attend_{name}", array)
+    for name, allowed in memory_masks(s, t, [4, 2]).items():
+        y, gradients = differentiate(lambda q, k, v: attend(q, k, v, heads, allowed), (q, k, v), c,
+                                     rng, h=1e-4)
+        for part, array in zip(("y", "dq", "dk", "dv"), (y, *gradients)):
+            save(f"attend_{name}_{part}", array)
+    d_in, d_memory, d_out = 6, 5, 4
+    for name, heads, mask in (("one", 1, "plain"), ("heads", 2, "both")):
+        widths = {"q": (d_in, heads * d), "k": (d_memory, heads * d), "v": (d_memory, heads * d_v)}
+        p = {f"w_{x}": rng.normal(size=shape) for x, shape in widths.items()}
+        p |= {f"b_{x}": rng.normal(size=shape[1]) for x, shape in widths.items()}
+        p |= {"w_o": rng.normal(size=(heads * d_v, d_out)), "b_o": rng.normal(size=d_out),
+              "memory": rng.normal(size=(b, t, d_memory))}
+        allowed = memory_masks(s, t, [4, 2])[mask]
+        write_layer(f"cross_{name}", rng, p, lambda p, x: attend(
+            x @ p["w_q"] + p["b_q"], p["memory"] @ p["w_k"] + p["b_k"],
+            p["memory"] @ p["w_v"] + p["b_v"], heads, allowed) @ p["w_o"] + p["b_o"],
+            rng.normal(size=(b, s, d_in)))
+
+
 def main():
     FOLDER.mkdir(parents=True, exist_ok=True)
     writers = (write_softmax, write_unary, write_cross_entropy, write_binary_cross_entropy,
                write_cumsum, write_ties, write_matmul, write_attentions, write_optimizers,
-               write_clipping, write_affine, write_norms, write_transformers, write_masked_decay)
+               write_clipping, write_affine, write_norms, write_transformers, write_masked_decay,
+               write_attend)
     for number, write in enumerate(writers):
         write(np.random.default_rng([20, number]))
 
