@@ -34,14 +34,16 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static void advance(ag_matrix *matrix, int64_t offset, size_t size)
+/* To element i, j and then by offset. */
+static void advance(ag_matrix *matrix, int64_t i, int64_t j, int64_t offset, size_t size)
 {
+    offset += i * matrix->row + j * matrix->column;
     if (matrix->data)
         matrix->data = (const char *)matrix->data + offset * (int64_t)size;
 }
 
 /* Tile by tile: the column tiles of a row tile, the row tiles of a product, the
- * products. start[0] is a row, with a row stride of 0; start[1] is a matrix. */
+ * products. start[0] is the same for all products; start[1] is a matrix for each. */
 static void run_tile(const matmul_job *job, int64_t index, void *scratch)
 {
     ag_matmul_tile t = job->tile;
@@ -52,8 +54,7 @@ static void run_tile(const matmul_job *job, int64_t index, void *scratch)
         product = index / job->column_tiles / job->row_tiles;
     }
     int64_t rest = product;
-    int64_t a = i * t.a.row, b = j * t.b.column;
-    int64_t start = i * t.start[1].row + j * t.start[1].column;
+    int64_t a = 0, b = 0, start = 0;
     for (int axis = job->batch_axes - 1; axis >= 0; axis--) {
         int64_t at = rest % job->batch[axis];
         rest /= job->batch[axis];
@@ -61,11 +62,12 @@ static void run_tile(const matmul_job *job, int64_t index, void *scratch)
         b += at * job->b_strides[axis];
         start += at * job->start_strides[axis];
     }
-    advance(&t.a, a, job->size);
-    advance(&t.b, b, job->size);
-    advance(&t.start[0], j * t.start[0].column, job->size);
-    advance(&t.start[1], start, job->size);
-    t.c = (char *)t.c + ((product * job->m + i) * job->n + j) * (int64_t)job->size;
+    advance(&t.a, i, 0, a, job->size);
+    advance(&t.b, 0, j, b, job->size);
+    advance(&t.start[0], i, j, 0, job->size);
+    advance(&t.start[1], i, j, start, job->size);
+    int64_t c = product * job->m * job->n + i * t.c_row + j * t.c_column;
+    t.c = (char *)t.c + c * (int64_t)job->size;
     t.m = smaller(t.m, job->m - i);
     t.n = smaller(t.n, job->n - j);
     job->kernels->tile(&t, scratch);
@@ -136,6 +138,7 @@ static void describe(matmul_job *job, const ag_tensor *a, const ag_tensor *b, co
     job->tile.b = (ag_matrix){ b->data, b->strides[rows], b->strides[columns] };
     job->tile.c = y->data;
     job->tile.c_row = job->n;
+    job->tile.c_column = 1;
     job->batch_axes = rows;
     for (int axis = 0; axis < rows; axis++) {
         job->batch[axis] = y->dims[axis];
@@ -146,6 +149,32 @@ static void describe(matmul_job *job, const ag_tensor *a, const ag_tensor *b, co
     job->products = 1;
     for (int axis = 0; axis < job->batch_axes; axis++)
         job->products *= job->batch[axis];
+}
+
+static ag_matrix transposed(ag_matrix x)
+{
+    return (ag_matrix){ x.data, x.column, x.row };
+}
+
+/* c^T = b^T a^T: the same sums. */
+static void transpose(matmul_job *job)
+{
+    ag_matmul_tile *t = &job->tile;
+    ag_matrix a = t->a;
+    t->a = transposed(t->b);
+    t->b = transposed(a);
+    for (int s = 0; s < 2; s++)
+        t->start[s] = transposed(t->start[s]);
+    int64_t m = job->m, c_row = t->c_row;
+    job->m = job->n;
+    job->n = m;
+    t->c_row = t->c_column;
+    t->c_column = c_row;
+    for (int axis = 0; axis < job->batch_axes; axis++) {
+        int64_t stride = job->a_strides[axis];
+        job->a_strides[axis] = job->b_strides[axis];
+        job->b_strides[axis] = stride;
+    }
 }
 
 static int64_t parts(int64_t whole, int64_t part)
@@ -211,6 +240,10 @@ bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor 
     if (start)
         describe_start(&job, start);
     describe(&job, a, b, y);
+    job.tile.m = job.m;
+    job.tile.n = job.n;
+    if (job.kernels->better_transposed(&job.tile))
+        transpose(&job);
     double work = (double)count * (double)job.tile.k;
     cut_into_tiles(&job, count_tasks(context->threads, work), context->threads);
 

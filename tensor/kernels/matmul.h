@@ -11,19 +11,24 @@ typedef struct ag_matrix {
 } ag_matrix;
 
 /* c [m, n] = a [m, k] b [k, n] + start[0] + start[1], data NULL where nothing is
- * added; the rows of c are c_row elements apart. A start may be c itself. */
+ * added; the rows of c are c_row elements apart, its columns c_column. A start
+ * may be c itself. */
 typedef struct ag_matmul_tile {
     int64_t m, n, k;
     ag_matrix a, b, start[2];
     void *c;
-    int64_t c_row;
+    int64_t c_row, c_column;
 } ag_matmul_tile;
 
 typedef struct ag_matmul_kernels {
     int64_t row_step, column_step;   /* tiles that are multiples of these leave no edges */
     int64_t tile_rows, tile_columns; /* the largest tile worth having */
 
-    /* The bytes of scratch that tile needs for this one; the data are not read. */
+    /* Whether c^T = b^T a^T is less work; the data are not read. */
+    bool (*better_transposed)(const ag_matmul_tile *product);
+
+    /* The bytes of scratch that tile needs for this one, and for tiles of the same
+     * operands with fewer rows or columns. */
     size_t (*scratch)(const ag_matmul_tile *tile);
 
     /* scratch is aligned to AG_ALIGNMENT. */

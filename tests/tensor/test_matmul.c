@@ -263,6 +263,70 @@ Test(tensor_matmul, same_bits_for_views_and_for_parts)
     }
 }
 
+/* y + a b for the columns from first on, count of them: whether they have the bits of
+ * those of the whole product. */
+static void check_columns(ag_context *context, const ag_tensor *a, const ag_tensor *b,
+                          const ag_tensor *x, const ag_tensor *whole, int64_t first, int64_t count)
+{
+    int64_t m = whole->dims[1];
+    ag_tensor part, part_x;
+    ag_tensor_slice(context, b, 2, first, first + count, 1, &part);
+    ag_tensor_slice(context, x, 2, first, first + count, 1, &part_x);
+    ag_tensor *y = ag_tensor_new(context, AG_STEP, a->dtype, AG_SHAPE(1, m, count));
+    cr_assert(ag_compute_matmul(context, a, &part, &(ag_matmul_start){ NULL, &part_x }, y));
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < count; j++)
+            cr_assert_eq(element(y, 0, i, j), element(whole, 0, i, first + j),
+                         "%s %s, columns %d to %d: element %d, %d", ag_context_isa(context),
+                         ag_dtype_name(a->dtype), (int)first, (int)(first + count), (int)i, (int)j);
+}
+
+/* Narrow products go other ways than wide ones, to the same sums. */
+Test(tensor_matmul, same_bits_for_few_columns)
+{
+    for (int c = 0; c < ISAS * 8; c++) {
+        ag_context *context = context_for(isas[c % ISAS], 1 + c % 2);
+        if (!context)
+            continue;
+        ag_random random = ag_random_stream(9, "matmul", 0);
+        ag_dtype dtype = c / ISAS % 2 ? AG_F32 : AG_F64;
+        int layout = c / ISAS / 2;
+        int64_t m = c % 5 == 0 ? 7 : 203, k = 300, n = 120;
+        ag_tensor a = random_operand(context, &random, dtype, layout, 1, m, k);
+        ag_tensor b = random_operand(context, &random, dtype, (layout + c) % LAYOUTS, 1, k, n);
+        ag_tensor x = random_operand(context, &random, dtype, c % LAYOUTS, 1, m, n);
+        ag_tensor *y = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(1, m, n));
+        cr_assert(ag_compute_matmul(context, &a, &b, &(ag_matmul_start){ NULL, &x }, y));
+        for (int64_t count = 1; count <= 20; count++)
+            check_columns(context, &a, &b, &x, y, 3 * count, count);
+        cr_assert_eq(ag_context_finish(context), 0);
+    }
+}
+
+/* Every height and width around the blocks for few rows, few columns and both, in
+ * tiles that the threads cut. */
+Test(tensor_matmul, few_rows_and_few_columns)
+{
+    static const int64_t few[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 17 };
+    static const int64_t many[] = { 15, 24, 63, 64, 79, 80, 81, 96, 97, 193, 2050 };
+    for (int s = 0; s < ISAS; s++) {
+        ag_context *context = context_for(isas[s], 2);
+        if (!context)
+            continue;
+        ag_random random = ag_random_stream(10, "matmul", 0);
+        int layouts = 0;
+        for (size_t i = 0; i < sizeof few / sizeof *few; i++)
+            for (size_t j = 0; j < sizeof many / sizeof *many; j++)
+                for (int kind = 0; kind < 2; kind++) {
+                    ag_dtype dtype = kind ? AG_F32 : AG_F64;
+                    int64_t k = j % 4 == 3 ? 259 : 18 + kind;
+                    check_size(context, &random, dtype, layouts++ % 25, 1, few[i], k, many[j]);
+                    check_size(context, &random, dtype, layouts++ % 25, 1, many[j], k, few[i]);
+                }
+        cr_assert_eq(ag_context_finish(context), 0);
+    }
+}
+
 /* (1 + e)(1 - e) - 1 is -e^2 where products are not rounded, 0 where they are:
  * the fused tables must fuse, and the generic one must round alike everywhere. */
 Test(tensor_matmul, products_are_fused_where_they_should_be)
@@ -354,9 +418,10 @@ static void check_start(ag_context *context, ag_random *random, ag_dtype dtype, 
 
 Test(tensor_matmul, start_values)
 {
-    static const int64_t sizes[][3] = { { 5, 7, 9 },    { 1, 9, 33 },   { 12, 4, 32 },
-                                        { 30, 300, 1 }, { 25, 0, 17 },  { 24, 600, 64 },
-                                        { 150, 3, 20 }, { 13, 2000, 5 } };
+    static const int64_t sizes[][3] = { { 5, 7, 9 },     { 1, 9, 33 },    { 12, 4, 32 },
+                                        { 30, 300, 1 },  { 25, 0, 17 },   { 24, 600, 64 },
+                                        { 150, 3, 20 },  { 13, 2000, 5 }, { 70, 9, 3 },
+                                        { 130, 300, 1 }, { 3, 270, 200 } };
     for (int s = 0; s < ISAS; s++) {
         ag_context *context = context_for(isas[s], 1);
         if (!context)
@@ -372,9 +437,11 @@ Test(tensor_matmul, start_values)
 /* y = a b + y: the same bits as with a start of its own, for any threads. */
 Test(tensor_matmul, start_from_itself)
 {
-    static const int64_t sizes[][3] = { { 200, 30, 70 }, { 33, 1500, 40 }, { 300, 300, 601 } };
-    for (int c = 0; c < 9; c++) {
-        ag_context *context = context_for(isas[2 - c % 3], 1 + c / 3);
+    static const int64_t sizes[][3] = {
+        { 200, 30, 70 }, { 33, 1500, 40 }, { 300, 300, 601 }, { 900, 700, 3 }
+    };
+    for (int c = 0; c < 12; c++) {
+        ag_context *context = context_for(isas[2 - c % 3], 1 + c / 3 % 3);
         if (!context)
             continue;
         const int64_t *z = sizes[c / 3];
