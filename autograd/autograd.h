@@ -284,6 +284,9 @@ AG_API ag_var ag_stack(const ag_var *x, int n, int axis); /* along a new axis */
  * embedding lookup. AG_ERR_INDEX for an index outside 0 .. v - 1. */
 AG_API ag_var ag_gather_rows(ag_var table, ag_var indices);
 
+/* The same plus z, which broadcasts to it, in one pass. */
+AG_API ag_var ag_gather_rows_add(ag_var table, ag_var indices, ag_var z);
+
 /* The opposite: zeros [v, ..] to which row k of rows [indices.., ..] is added
  * at indices_k. */
 AG_API ag_var ag_scatter_add_rows(ag_var rows, ag_var indices, int64_t v);

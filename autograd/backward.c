@@ -127,6 +127,7 @@ static bool walk_into_variables(ag_var y, ag_var cotangent, bool scalar)
         cotangent = ones_like(y);
     if (!ag_is_valid(cotangent) || !ag_walk_begin(&walk, y.context, root, false))
         return false;
+    walk.releases = true;
     ask_for_all(&walk);
     if (!ag_walk_set_root(&walk, root, cotangent) || !ag_walk_run(&walk) || !make_room(&walk))
         return false;

@@ -1,5 +1,5 @@
 /* Helpers of the operations: what several forward calls or rules share. */
-#include "internal.h"
+#include "walk.h"
 
 /* ---- In forward ---- */
 
@@ -47,6 +47,17 @@ ag_tensor *ag_node_save(ag_node *node, ag_dtype dtype, ag_shape shape)
 const ag_tensor *ag_node_saved(const ag_node *node)
 {
     return node->saved;
+}
+
+void ag_node_release_saved(const ag_node *node)
+{
+    ag_node *mutable = ag_node_behind(node->self);
+    ag_context *context = node->self.context;
+    if (!context->tape->walk || !context->tape->walk->releases || !node->saved)
+        return;
+    ag_memory_recycle(context, node->saved->data, ag_tensor_bytes(node->saved));
+    mutable->saved = NULL;
+    mutable->released = true;
 }
 
 bool ag_node_fail_operands(const ag_node *node, ag_error error, const char *reason, int i,

@@ -37,6 +37,7 @@ struct ag_node {
     bool promised;      /* in backward: its buffer will become an input's gradient */
     bool backward_done; /* ag_backward has started here */
     bool users_op;      /* op is not of the library: its rule may keep handles */
+    bool released;      /* saved was used up by a backward */
 
     /* From here on nothing is set when a node is made, but that there is no value. */
     ag_tensor value; /* data is NULL until there is one */
@@ -188,6 +189,11 @@ bool ag_node_will_need(const ag_node *node);
 
 /* What forward saved; NULL if it saved nothing. */
 const ag_tensor *ag_node_saved(const ag_node *node);
+
+/* In a fused rule: saved will not be read any more. In ag_backward, other than in ag_grad, its
+ * memory is used again at once. Should backward come here again, from another loss, it will
+ * take the composed rule. */
+void ag_node_release_saved(const ag_node *node);
 
 /* In a fused backward rule: a new variable, its numbers not yet set, like x. */
 ag_var ag_empty_like(ag_var x, ag_tensor **value);

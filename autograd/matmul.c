@@ -322,7 +322,9 @@ static void affine_gelu_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 
 static void affine_gelu_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    affine_vjp_fused(node, ag_fused_mul_onto(ag_node_saved(node), dy), dx);
+    ag_var da = ag_fused_mul_onto(ag_node_saved(node), dy);
+    ag_node_release_saved(node);
+    affine_vjp_fused(node, da, dx);
 }
 
 const ag_op ag_op_affine_gelu = { .name = "affine_gelu",

@@ -115,7 +115,8 @@ ag_var ag_cast(ag_var x, ag_dtype dtype)
     return ag_run(&ag_op_cast, &x, 1, &dtype);
 }
 
-/* ---- gather_rows        y_k = table_(i_k)               dtable_r = sum of dy_k with i_k = r
+/* ---- gather_rows        y_k = table_(i_k) [+ z_k]       dtable_r = sum of dy_k with i_k = r
+ *                                                      dz = dy, summed where z was broadcast
  *      scatter_add_rows   y_r = sum of x_k with i_k = r   dx_k = dy_(i_k) ---- */
 
 static bool check_indices(const ag_node *node)
@@ -129,24 +130,52 @@ static bool check_indices(const ag_node *node)
                         ag_dtype_name(indices->dtype));
 }
 
-static void gather_rows_forward(ag_node *node)
+/* The shape of the rows, one for each index; false with the error recorded. */
+static bool gathered_shape(const ag_node *node, ag_shape *shape)
 {
-    char table_text[160], text[160];
+    char text[160], index_text[160];
     const ag_tensor *table = ag_node_input_value(node, 0), *indices = ag_node_input_value(node, 1);
     if (!check_indices(node))
-        return;
-    ag_shape shape = ag_tensor_shape(indices);
-    if (table->rank < 1 || shape.rank + table->rank - 1 > AG_MAX_RANK) {
-        ag_node_fail(node, AG_ERR_SHAPE, "rows of %s at %s",
-                     ag_node_describe(node, 0, table_text, sizeof table_text),
-                     ag_node_describe(node, 1, text, sizeof text));
-        return;
-    }
+        return false;
+    *shape = ag_tensor_shape(indices);
+    if (table->rank < 1 || shape->rank + table->rank - 1 > AG_MAX_RANK)
+        return ag_node_fail(node, AG_ERR_SHAPE, "rows of %s at %s",
+                            ag_node_describe(node, 0, text, sizeof text),
+                            ag_node_describe(node, 1, index_text, sizeof index_text));
     for (int i = 1; i < table->rank; i++)
-        shape.dims[shape.rank++] = table->dims[i];
-    ag_tensor *y = ag_node_new_output(node, table->dtype, shape);
-    if (y)
-        ag_compute_gather_rows(ag_node_context(node), table, indices, y);
+        shape->dims[shape->rank++] = table->dims[i];
+    return true;
+}
+
+/* Whether z, if there is one, can be added to what is gathered. */
+static bool check_summand(const ag_node *node, ag_shape shape)
+{
+    char text[160], z_text[160];
+    ag_shape both;
+    if (ag_node_input_count(node) < 3)
+        return true;
+    if (!ag_node_float_input(node, 0) || !ag_node_same_dtype(node, 0, 2))
+        return false;
+    const ag_tensor *z = ag_node_input_value(node, 2);
+    if (ag_shape_broadcast(ag_tensor_shape(z), shape, &both) && ag_shape_equal(both, shape))
+        return true;
+    return ag_node_fail(node, AG_ERR_SHAPE, "%s does not broadcast to the rows %s",
+                        ag_node_describe(node, 2, z_text, sizeof z_text),
+                        ag_shape_text(shape, text, sizeof text));
+}
+
+static void gather_rows_forward(ag_node *node)
+{
+    ag_shape shape;
+    ag_tensor *y = NULL;
+    ag_context *context = ag_node_context(node);
+    if (gathered_shape(node, &shape) && check_summand(node, shape))
+        y = ag_node_new_output(node, ag_node_input_value(node, 0)->dtype, shape);
+    if (!y || !ag_compute_gather_rows(context, ag_node_input_value(node, 0),
+                                      ag_node_input_value(node, 1), y))
+        return;
+    if (ag_node_input_count(node) == 3)
+        ag_compute_binary(context, AG_BINARY_ADD, y, ag_node_input_value(node, 2), y);
 }
 
 static void gather_rows_vjp(const ag_node *node, ag_var dy, ag_var *dx)
@@ -154,6 +183,8 @@ static void gather_rows_vjp(const ag_node *node, ag_var dy, ag_var *dx)
     int64_t v = ag_node_input_value(node, 0)->dims[0];
     if (ag_node_needs(node, 0))
         dx[0] = ag_scatter_add_rows(dy, ag_node_input(node, 1), v);
+    if (ag_node_needs(node, 2))
+        dx[2] = ag_unbroadcast(dy, ag_node_input(node, 2));
 }
 
 const ag_op ag_op_gather_rows = { .name = "gather_rows",
@@ -163,6 +194,11 @@ const ag_op ag_op_gather_rows = { .name = "gather_rows",
 ag_var ag_gather_rows(ag_var table, ag_var indices)
 {
     return ag_run(&ag_op_gather_rows, (ag_var[]){ table, indices }, 2, NULL);
+}
+
+ag_var ag_gather_rows_add(ag_var table, ag_var indices, ag_var z)
+{
+    return ag_run(&ag_op_gather_rows, (ag_var[]){ table, indices, z }, 3, NULL);
 }
 
 static void scatter_add_rows_forward(ag_node *node)

@@ -21,6 +21,7 @@ struct ag_walk {
     ag_slot *step, *parameters;
     uint32_t n_step, n_parameters; /* the nodes up to the root, and all parameters */
     bool recording;
+    bool releases; /* what forward saved for fused rules may be used up */
 };
 
 /* v's slot; NULL for a variable that came after the root. */

@@ -38,6 +38,20 @@ ag_var ag_embedding_forward(const ag_embedding *embedding, ag_var indices)
     return ag_gather_rows(embedding->w, indices);
 }
 
+/* The rows for t positions; absent with an error recorded if there are not so many.
+ * x is what they are for: [.., t, d], or [.., t] of indices. */
+static ag_var rows_for(const char *operation, ag_var w, ag_var x, int64_t t)
+{
+    char x_text[160], w_text[160];
+    const int64_t count = ag_shape_of(w).dims[0];
+    if (t >= 0 && t <= count)
+        return t == count ? w : ag_slice(w, 0, 0, t, 1);
+    ag_fail(w.context, AG_ERR_SHAPE, "%s: %s should be [.., tokens%s], with no more than %s",
+            operation, ag_describe(x, x_text, sizeof x_text), ag_dtype_of(x) == AG_I64 ? "" : ", d",
+            ag_describe(w, w_text, sizeof w_text));
+    return ag_poisoned(w.context);
+}
+
 ag_var ag_embedding_add_positions(const ag_embedding *positions, ag_var x)
 {
     static const char name[] = "embedding_add_positions";
@@ -45,13 +59,14 @@ ag_var ag_embedding_add_positions(const ag_embedding *positions, ag_var x)
     if (!ag_layer_takes(name, w, x, positions ? positions->options.d : 0))
         return ag_layer_refused(w, x);
     const ag_shape shape = ag_shape_of(x);
-    const int64_t count = positions->options.count;
-    int64_t t = shape.rank < 2 ? -1 : shape.dims[shape.rank - 2];
-    if (t < 0 || t > count) {
-        char x_text[160], w_text[160];
-        ag_fail(w.context, AG_ERR_SHAPE, "%s: %s should be [.., tokens, d], with no more than %s",
-                name, ag_describe(x, x_text, sizeof x_text), ag_describe(w, w_text, sizeof w_text));
-        return ag_poisoned(w.context);
-    }
-    return ag_add(x, t == count ? w : ag_slice(w, 0, 0, t, 1));
+    return ag_add(x, rows_for(name, w, x, shape.rank < 2 ? -1 : shape.dims[shape.rank - 2]));
+}
+
+ag_var ag_embedding_with_positions(const ag_embedding *tokens, const ag_embedding *positions,
+                                   ag_var indices)
+{
+    const ag_shape shape = ag_shape_of(indices);
+    const int64_t t = shape.rank < 1 ? -1 : shape.dims[shape.rank - 1];
+    return ag_gather_rows_add(tokens->w, indices,
+                              rows_for("embedding_with_positions", positions->w, indices, t));
 }

@@ -51,6 +51,11 @@ bool ag_layer_takes(const char *operation, ag_var parameter, ag_var x, int64_t d
 /* The poisoned result of such a call. */
 ag_var ag_layer_refused(ag_var parameter, ag_var x);
 
+/* The two steps embedding_forward and embedding_add_positions in one, for indices
+ * [.., t] (embedding.c). */
+ag_var ag_embedding_with_positions(const ag_embedding *tokens, const ag_embedding *positions,
+                                   ag_var indices);
+
 /* ---- What layers have in common (linear.c) ---- */
 
 /* False if an init call of a layer cannot start: NULL arguments, or an error

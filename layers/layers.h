@@ -2,7 +2,7 @@
  *
  *   1  parameters and how they start
  *   2  linear
- *   3  self-attention
+ *   3  attention
  *   4  embeddings: tokens and learned positions
  *   5  norms
  *   6  feed-forward

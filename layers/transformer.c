@@ -234,8 +234,7 @@ ag_var ag_transformer_forward_masked(const ag_transformer *model, ag_var tokens,
         traces[i] = (ag_attention_trace){ .q = AG_NONE };
     if (!check_tokens(model, tokens))
         return ag_layer_refused(model ? model->tokens.w : AG_NONE, tokens);
-    ag_var x = ag_embedding_forward(&model->tokens, tokens);
-    x = ag_embedding_add_positions(&model->positions, x);
+    ag_var x = ag_embedding_with_positions(&model->tokens, &model->positions, tokens);
     for (int64_t i = 0; i < model->options.blocks; i++)
         x = ag_block_forward(&model->blocks[i], x, mask, traces ? &traces[i] : NULL);
     return ag_linear_forward(&model->unembedding, ag_norm_forward(&model->norm, x));

@@ -14,7 +14,10 @@
 #define PARALLEL_FROM (1 << 18)
 
 /* Backward makes at least so many tasks, if that leaves each so many keys. */
-enum { LEAST_TASKS = 4, LEAST_KEYS = 512 };
+enum { LEAST_TASKS = 4, LEAST_KEYS = 256 };
+
+/* Small tasks are taken several at a time, of about so many multiplications together. */
+#define TAKEN_AT_ONCE (1 << 15)
 
 typedef struct attention_job {
     const ag_attention_kernels *kernels;
@@ -27,7 +30,9 @@ typedef struct attention_job {
     const ag_tensor *dy;
     const ag_attention_gradients *gradients;
     ag_tensor partial; /* [parts, as dq]; no data where a head has one part */
-    char *scratch;     /* scratch_bytes for each thread */
+    ag_task *run;      /* a task */
+    int64_t tasks, at_once;
+    char *scratch; /* scratch_bytes for each thread */
     size_t scratch_bytes;
 } attention_job;
 
@@ -59,23 +64,35 @@ static attention_job job_over(const ag_context *context, const ag_attention_call
     return job;
 }
 
+static void run_some(void *job_, int64_t group, int worker)
+{
+    const attention_job *job = job_;
+    int64_t task = group * job->at_once, end = ag_min(job->tasks, task + job->at_once);
+    for (; task < end; task++)
+        job->run(job_, task, worker);
+}
+
 /* Runs all tasks; scratch bytes are what a thread needs. */
 static bool run_tasks(ag_context *context, attention_job *job, ag_task *run, size_t bytes)
 {
     const ag_attention_head *head = &job->head;
-    int64_t tasks = job->sequences * job->call->heads * job->parts;
-    double work = (double)tasks * (double)head->s * (double)head->t * (double)head->d;
-    int threads = tasks > 1 && work >= PARALLEL_FROM ? context->threads : 1;
+    const int64_t heads = job->sequences * job->call->heads;
+    const double work = (double)head->s * (double)head->t * (double)head->d; /* of a head */
+    job->run = run;
+    job->tasks = heads * job->parts;
+    job->at_once = work >= TAKEN_AT_ONCE ? 1 : (int64_t)(TAKEN_AT_ONCE / (work + 1));
+    const int64_t groups = ag_blocks(job->tasks, job->at_once);
+    int threads = groups > 1 && work * (double)heads >= PARALLEL_FROM ? context->threads : 1;
     job->scratch_bytes = (bytes + AG_ALIGNMENT - 1) / AG_ALIGNMENT * AG_ALIGNMENT;
     size_t all = job->scratch_bytes * (size_t)threads;
     job->scratch = ag_memory_new(context, AG_STEP, all);
     if (!job->scratch)
         return false;
     if (threads > 1)
-        ag_parallel(context, tasks, run, job);
+        ag_parallel(context, groups, run_some, job);
     else
-        for (int64_t task = 0; task < tasks; task++)
-            run(job, task, 0);
+        for (int64_t group = 0; group < groups; group++)
+            run_some(job, group, 0);
     ag_memory_recycle(context, job->scratch, all);
     return true;
 }

@@ -119,6 +119,7 @@ F(masked_fill_itself, ag_masked_fill(x[0], ag_relu(x[0]), 0.7))
 F(masked_fill, ag_masked_fill(x[0], mask_of(c), 0.7))
 F(masked_softmax, ag_softmax(ag_masked_fill(x[0], mask_of(c), -INFINITY), -1))
 F(gather_rows, ag_gather_rows(x[0], rows_of(c)))
+F(gather_rows_add, ag_gather_rows_add(x[0], rows_of(c), x[1]))
 F(scatter_add_rows, ag_scatter_add_rows(x[0], rows_of(c), 5))
 F(cross_entropy, ag_cross_entropy(x[0], labels_of(c)))
 F(cross_entropy_sum,
@@ -256,6 +257,7 @@ static const ag_op_case cases[] = {
     { "concat", "concat", f_concat, false, 3, { MATRIX(AG_ANY, 3, 2), MATRIX(AG_ANY, 3, 1), MATRIX(AG_ANY, 3, 3) } },
     { "stack", "concat", f_stack, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
     { "gather_rows", "gather_rows", f_gather_rows, false, 1, { MATRIX(AG_ANY, 4, 3) } },
+    { "gather_rows/add", "gather_rows", f_gather_rows_add, false, 2, { MATRIX(AG_ANY, 4, 3), VECTOR(AG_ANY, 3) } },
     { "scatter_add_rows", "scatter_add_rows", f_scatter_add_rows, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "softmax", "softmax", f_softmax, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "softmax/first", "softmax", f_softmax_first, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },

@@ -275,6 +275,27 @@ Test(affine, gelu_keeps_the_slope_alone)
     cr_expect_eq(ag_context_finish(ctx), 0);
 }
 
+/* ag_backward uses the slope up; from a second loss it takes the composed rule instead. */
+Test(affine, gelu_serves_two_losses)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_random random = ag_random_stream(4, "affine", 0);
+    ag_var x = ag_normal(ctx, &random, AG_SHAPE(300, 3)),
+           c = ag_normal(ctx, &random, AG_SHAPE(3, 5));
+    ag_var w = ag_require_gradient(c), wanted, again;
+    ag_var y = ag_affine_gelu(x, w, AG_NONE), first = ag_sum(y, AG_ALL, 0);
+    ag_var second = ag_sum(ag_square(y), AG_ALL, 0), both = ag_add(first, second);
+    ag_grad(both, &w, 1, &wanted, 0);
+    ag_grad(both, &w, 1, &again, 0); /* ag_grad uses up nothing */
+    expect_same_bits(wanted, again);
+    size_t before = ag_context_memory(ctx).step;
+    ag_backward(first);
+    cr_expect(ag_context_memory(ctx).step + 300 * 5 * sizeof(double) <= before + 1024);
+    ag_backward(second);
+    expect_close(ag_from_tensor(ctx, ag_gradient(w)), wanted, 300, "dw");
+    cr_expect_eq(ag_context_finish(ctx), 0);
+}
+
 /* Backward into leaves, some of which are used twice or ask for nothing. */
 Test(affine, a_block_with_its_own_input_as_residual)
 {

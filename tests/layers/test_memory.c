@@ -61,6 +61,51 @@ Test(memory, a_training_loop_stops_allocating)
     }
 }
 
+/* What a training step of a small language model may hold beyond parameters, gradients and
+ * optimiser state: what PyTorch 1.13 takes for the same. */
+typedef struct model_size {
+    int64_t batch, tokens, vocab, d, heads, blocks;
+    size_t bytes;
+} model_size;
+
+static const model_size model_sizes[] = {
+    { 4, 64, 128, 64, 4, 2, 3200000 },
+    { 64, 32, 64, 64, 4, 2, 21600000 },
+    { 12, 64, 65, 128, 4, 4, 30600000 },
+};
+
+Test(memory, a_transformers_step_is_lean_and_stops_allocating)
+{
+    for (size_t k = 0; k < sizeof model_sizes / sizeof *model_sizes; k++) {
+        const model_size *m = &model_sizes[k];
+        ag_context *ctx = ag_context_new(NULL);
+        ag_params *params = ag_params_new(ctx);
+        ag_transformer model;
+        ag_transformer_init(&model, params, "",
+                            &(ag_transformer_options){ .vocab = m->vocab,
+                                                       .max_tokens = m->tokens,
+                                                       .d_model = m->d,
+                                                       .heads = m->heads,
+                                                       .blocks = m->blocks });
+        ag_optimizer *optimizer = ag_adamw_new(params, &(ag_adam_options){ .lr = 1e-3 });
+        int64_t *ids = calloc((size_t)(m->batch * m->tokens), sizeof *ids);
+        ag_memory_usage early = { 0 };
+        for (int step = 0; step < 4; step++) {
+            ag_var tokens = ag_indices(ctx, AG_SHAPE(m->batch, m->tokens), ids);
+            ag_backward(ag_cross_entropy(ag_transformer_forward(&model, tokens), tokens));
+            ag_optimizer_step(optimizer);
+            ag_tape_reset(ctx);
+            if (step == 1)
+                early = ag_context_memory(ctx);
+        }
+        ag_memory_usage late = ag_context_memory(ctx);
+        cr_expect_leq(late.step_peak, m->bytes, "d %d, %zu bytes", (int)m->d, late.step_peak);
+        cr_expect_eq(late.allocations, early.allocations);
+        cr_expect_eq(ag_context_finish(ctx), 0);
+        free(ids);
+    }
+}
+
 /* An allocator that fails at one call, or from that call on, and counts what
  * is not given back. */
 typedef struct failing {

@@ -122,7 +122,7 @@ def main():
 
     polynomial("exp_terms_f64", exp_rest, exp_share, (-half, half), 10, "double")
     polynomial("exp_terms_f32", exp_rest, exp_share, (-half, half), 5, "float")
-    polynomial("wide_exp_terms_f32", exp_rest, exp_share, (-half, half), 6, "double")
+    polynomial("wide_exp2_terms_f32", lambda f: mpf(2) ** f, all_of_it, ("-0.501", "0.501"), 7, "double")
     polynomial("log_terms_f32", log_rest, log_share, (0, third), 3, "float")
     polynomial("log_terms_f64", log_rest, log_share, (0, third), 7, "double")
     polynomial("tanh_terms_f32", tanh_rest, tanh_share, (0, "0.3025"), 5, "float")
