@@ -131,7 +131,8 @@ static bool check_operands(const ag_node *node)
         return fail_shapes(node, "queries and keys differ in size");
     if (k->dims[row] != v->dims[row])
         return fail_shapes(node, "there are not as many values as keys");
-    if (q->dims[column] % heads != 0 || v->dims[column] % heads != 0)
+    const int64_t most = q->dims[column] > v->dims[column] ? q->dims[column] : v->dims[column];
+    if (heads > 1 && (heads > most || q->dims[column] % heads || v->dims[column] % heads))
         return fail_shapes(node, "the last axes do not divide into the heads");
     return heads == 1 || q->rank < AG_MAX_RANK ||
            fail_shapes(node, "no axis is left for the heads");
@@ -186,12 +187,13 @@ static void attend_forward(ag_node *node)
         return;
     const int row = call.q->rank - 2, column = call.q->rank - 1;
     ag_shape shape = ag_tensor_shape(call.q);
-    int64_t rows = ag_shape_count(ag_shape_make(column, call.q->dims)) * call.heads;
+    int64_t rows = ag_shape_count(ag_shape_make(column, call.q->dims));
     shape.dims[row] = call.q->dims[row];
     shape.dims[column] = call.v->dims[column];
     ag_tensor *y = ag_node_new_output(node, call.q->dtype, shape);
     ag_tensor *statistics =
-        y ? ag_node_save(node, y->dtype, AG_SHAPE(rows, AG_ATTENTION_STATISTICS)) : NULL;
+        y ? ag_node_save(node, y->dtype, AG_SHAPE(rows, call.heads, AG_ATTENTION_STATISTICS))
+          : NULL;
     if (statistics)
         ag_compute_attention(ag_node_context(node), &call, y, statistics);
 }
@@ -228,16 +230,6 @@ static void attend_vjp(const ag_node *node, ag_var dy, ag_var *dx)
         dx[K] = ag_join_heads(ag_matmul(ag_transpose(ds, -2, -1), q), heads);
 }
 
-/* A new gradient for input i, if it is asked for. */
-static bool new_gradient(const ag_node *node, int i, ag_var *dx, ag_tensor **gradient)
-{
-    *gradient = NULL;
-    if (!ag_node_needs(node, i))
-        return true;
-    dx[i] = ag_empty_like(ag_node_input(node, i), gradient);
-    return *gradient != NULL;
-}
-
 static void attend_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 {
     ag_context *context = ag_node_context(node);
@@ -245,8 +237,8 @@ static void attend_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
     ag_tensor room, dense;
     ag_attention_gradients gradients;
     if (make_call(node, &call, &room) && ag_tensor_dense(context, ag_value(dy), &dense) &&
-        new_gradient(node, Q, dx, &gradients.q) && new_gradient(node, K, dx, &gradients.k) &&
-        new_gradient(node, V, dx, &gradients.v))
+        ag_new_gradient(node, Q, dx, &gradients.q) && ag_new_gradient(node, K, dx, &gradients.k) &&
+        ag_new_gradient(node, V, dx, &gradients.v))
         ag_compute_attention_backward(context, &call, ag_value(ag_node_output(node)),
                                       ag_node_saved(node), &dense, &gradients);
 }
@@ -267,10 +259,10 @@ ag_var ag_attend(ag_var q, ag_var k, ag_var v, const ag_attend_options *options)
                            .scale = given.scale,
                            .causal = given.causal,
                            .lengths = !ag_is_none(given.lengths) };
-    if (own.heads < 1 || !isfinite(own.scale))
-        ag_fail(q.context, AG_ERR_ARGUMENT,
-                "attend: heads is %lld and scale %g: not at least 1 "
-                "or not finite",
-                (long long)given.heads, given.scale);
+    if (own.heads < 1)
+        ag_fail(q.context, AG_ERR_ARGUMENT, "attend: heads is %lld, but must be at least 1",
+                (long long)given.heads);
+    if (!isfinite(own.scale))
+        ag_fail(q.context, AG_ERR_ARGUMENT, "attend: scale is %g, but must be finite", given.scale);
     return ag_run(&ag_op_attend, (ag_var[]){ q, k, v, given.lengths }, own.lengths ? 4 : 3, &own);
 }

@@ -57,7 +57,6 @@ void ag_node_release_saved(const ag_node *node)
         return;
     ag_memory_recycle(context, node->saved->data, ag_tensor_bytes(node->saved));
     mutable->saved = NULL;
-    mutable->released = true;
 }
 
 bool ag_node_fail_operands(const ag_node *node, ag_error error, const char *reason, int i,
@@ -164,6 +163,15 @@ ag_var ag_empty_like(ag_var x, ag_tensor **value)
         like && !x.context->error ? ag_list_push(x.context, &x.context->tape->step, 0) : NULL;
     *value = node ? ag_node_output_like(node, &like->value) : NULL;
     return *value ? node->self : ag_poisoned(x.context);
+}
+
+bool ag_new_gradient(const ag_node *node, int i, ag_var *dx, ag_tensor **gradient)
+{
+    *gradient = NULL;
+    if (!ag_node_needs(node, i))
+        return true;
+    dx[i] = ag_empty_like(ag_node_input(node, i), gradient);
+    return *gradient != NULL;
 }
 
 /* Of a variable that there is: where a result could be made, its operands exist. */

@@ -37,7 +37,6 @@ struct ag_node {
     bool promised;      /* in backward: its buffer will become an input's gradient */
     bool backward_done; /* ag_backward has started here */
     bool users_op;      /* op is not of the library: its rule may keep handles */
-    bool released;      /* saved was used up by a backward */
 
     /* From here on nothing is set when a node is made, but that there is no value. */
     ag_tensor value; /* data is NULL until there is one */
@@ -191,12 +190,16 @@ bool ag_node_will_need(const ag_node *node);
 const ag_tensor *ag_node_saved(const ag_node *node);
 
 /* In a fused rule: saved will not be read any more. In ag_backward, other than in ag_grad, its
- * memory is used again at once. Should backward come here again, from another loss, it will
- * take the composed rule. */
+ * memory is used again at once, and a rule that is called once more, from another loss, finds
+ * that there is none: it has to be able to compute it again. */
 void ag_node_release_saved(const ag_node *node);
 
 /* In a fused backward rule: a new variable, its numbers not yet set, like x. */
 ag_var ag_empty_like(ag_var x, ag_tensor **value);
+
+/* In a fused backward rule: dx_i, its numbers not yet set, if it is asked for; gradient is
+ * NULL if it is not. False with an error recorded. */
+bool ag_new_gradient(const ag_node *node, int i, ag_var *dx, ag_tensor **gradient);
 
 /* In a fused backward rule: kind(a, b) in a's shape, to which b broadcasts, and
  * kind(x), without the bookkeeping of an operation that could be recorded. */

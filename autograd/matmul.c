@@ -74,6 +74,8 @@ static void matmul_forward(ag_node *node)
 static ag_var all_rows(ag_var x)
 {
     ag_shape shape = ag_shape_of(x);
+    if (shape.rank < 1)
+        return x; /* an error on the way here */
     int64_t rows = ag_shape_count(ag_shape_make(shape.rank - 1, shape.dims));
     return ag_reshape(x, AG_SHAPE(rows, shape.dims[shape.rank - 1]));
 }
@@ -171,15 +173,10 @@ static ag_tensor at_least_a_matrix(const ag_tensor *x)
     return view;
 }
 
-/* Y = X W + b + R in a new output; NULL with an error recorded. */
-static ag_tensor *affine_output(ag_node *node)
+/* Y = X W + b + R into y, of that shape. */
+static bool compute_affine(const ag_node *node, ag_tensor *y)
 {
-    ag_shape shape;
-    ag_tensor *y = NULL, residual;
-    if (affine_shape(node, &shape))
-        y = ag_node_new_output(node, ag_input_value(node, 0)->dtype, shape);
-    if (!y)
-        return NULL;
+    ag_tensor residual;
     ag_matmul_start start = { .row = value_or_null(node, bias_input(node)) };
     const ag_tensor *r = value_or_null(node, residual_input(node));
     if (r) {
@@ -188,8 +185,17 @@ static ag_tensor *affine_output(ag_node *node)
     }
     ag_tensor x_rows = at_least_a_matrix(ag_input_value(node, 0));
     ag_tensor y_rows = at_least_a_matrix(y);
-    bool done = multiply(ag_node_context(node), &x_rows, ag_input_value(node, 1), &start, &y_rows);
-    return done ? y : NULL;
+    return multiply(ag_node_context(node), &x_rows, ag_input_value(node, 1), &start, &y_rows);
+}
+
+/* The same in a new output; NULL with an error recorded. */
+static ag_tensor *affine_output(ag_node *node)
+{
+    ag_shape shape;
+    ag_tensor *y = NULL;
+    if (affine_shape(node, &shape))
+        y = ag_node_new_output(node, ag_input_value(node, 0)->dtype, shape);
+    return y && compute_affine(node, y) ? y : NULL;
 }
 
 static void affine_forward(ag_node *node)
@@ -295,7 +301,8 @@ ag_var ag_affine_add(ag_var x, ag_var w, ag_var b, ag_var residual)
  *   forward    A = X W + b    Y = gelu(A)    and, saved, S = gelu'(A)
  *   backward   dA = S dY, and with it the rule of affine
  *
- * Where it is to be recorded, A is computed once more. */
+ * ag_backward uses S up, and should it come here once more, from another loss, A and S are
+ * computed once more. So is A where backward is to be recorded. */
 
 static void affine_gelu_forward(ag_node *node)
 {
@@ -320,10 +327,33 @@ static void affine_gelu_vjp(const ag_node *node, ag_var dy, ag_var *dx)
     affine_vjp(node, ag_mul(dy, ag_gelu_slope(a)), dx);
 }
 
+/* S, as forward has computed it. */
+static bool compute_slope(const ag_node *node, ag_tensor *slope)
+{
+    ag_context *context = ag_node_context(node);
+    const ag_tensor *like = ag_value(ag_node_output(node));
+    ag_tensor y;
+    if (!ag_tensor_allocate_like(context, AG_STEP, like, slope) ||
+        !ag_tensor_allocate_like(context, AG_STEP, like, &y) || !compute_affine(node, &y))
+        return false;
+    ag_compute_gelu_with_slope(context, &y, slope);
+    ag_memory_recycle(context, y.data, ag_tensor_bytes(&y));
+    return true;
+}
+
 static void affine_gelu_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    ag_var da = ag_fused_mul_onto(ag_node_saved(node), dy);
-    ag_node_release_saved(node);
+    ag_tensor again;
+    const ag_tensor *slope = ag_node_saved(node);
+    if (!slope && !compute_slope(node, &again))
+        return;
+    ag_var da = ag_fused_mul_onto(slope ? slope : &again, dy);
+    if (!ag_is_valid(da))
+        return;
+    if (slope)
+        ag_node_release_saved(node);
+    else
+        ag_memory_recycle(ag_node_context(node), again.data, ag_tensor_bytes(&again));
     affine_vjp_fused(node, da, dx);
 }
 

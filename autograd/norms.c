@@ -132,16 +132,6 @@ static void norm_vjp(const ag_node *node, ag_norm_rows kind, ag_var dy, ag_var *
     dx[0] = ag_mul(r, ag_sub(g, along_h));
 }
 
-/* A new gradient for input i, if it is asked for. */
-static bool new_gradient(const ag_node *node, int i, ag_var *dx, ag_tensor **gradient)
-{
-    *gradient = NULL;
-    if (!ag_node_needs(node, i))
-        return true;
-    dx[i] = ag_empty_like(ag_node_input(node, i), gradient);
-    return *gradient != NULL;
-}
-
 static void norm_vjp_fused(const ag_node *node, ag_norm_rows kind, ag_var dy, ag_var *dx)
 {
     ag_context *context = ag_node_context(node);
@@ -150,9 +140,9 @@ static void norm_vjp_fused(const ag_node *node, ag_norm_rows kind, ag_var dy, ag
     const ag_tensor *x, *gain;
     ag_norm_gradients gradients;
     if (dense_input(node, 0, &rows[0], &x) && dense_input(node, gain_at, &rows[1], &gain) &&
-        ag_tensor_dense(context, ag_value(dy), &dense) && new_gradient(node, 0, dx, &gradients.x) &&
-        new_gradient(node, gain_at, dx, &gradients.gain) &&
-        new_gradient(node, bias_input(node), dx, &gradients.bias))
+        ag_tensor_dense(context, ag_value(dy), &dense) && ag_new_gradient(node, 0, dx, &gradients.x) &&
+        ag_new_gradient(node, gain_at, dx, &gradients.gain) &&
+        ag_new_gradient(node, bias_input(node), dx, &gradients.bias))
         ag_compute_norm_backward(context, kind, x, gain, ag_node_saved(node), &dense, &gradients);
 }
 

@@ -40,8 +40,7 @@ static void clear(ag_node *node)
     node->gradient = node->saved = NULL;
     node->name = NULL;
     node->has_gradient = node->requires_gradient = node->retains_gradient = false;
-    node->owns_data = node->promised = node->backward_done = node->users_op = node->released =
-        false;
+    node->owns_data = node->promised = node->backward_done = node->users_op = false;
     node->value.data = NULL;
 }
 

@@ -72,6 +72,18 @@ static void run_some(void *job_, int64_t group, int worker)
         job->run(job_, task, worker);
 }
 
+/* Scratch is a few matrices of some or all queries and blocks of keys. Where these are far
+ * too large for any memory, even their sizes would not fit into an integer. */
+static bool scratch_has_a_size(ag_context *context, const ag_attention_head *head)
+{
+    double rows = (double)head->s + 1024, columns = (double)head->d + (double)head->d_v + 1024;
+    if (rows * columns < 0x1p50)
+        return true;
+    return ag_fail(context, AG_ERR_MEMORY,
+                   "attend: too much memory for %lld queries of %lld numbers and values of %lld",
+                   (long long)head->s, (long long)head->d, (long long)head->d_v);
+}
+
 /* Runs all tasks; scratch bytes are what a thread needs. */
 static bool run_tasks(ag_context *context, attention_job *job, ag_task *run, size_t bytes)
 {
@@ -175,6 +187,8 @@ bool ag_compute_attention(ag_context *context, const ag_attention_call *call, ag
                           ag_tensor *statistics)
 {
     attention_job job = job_over(context, call);
+    if (!scratch_has_a_size(context, &job.head))
+        return false;
     job.y = y;
     job.statistics = statistics;
     job.part = job.kernels->query_block;
@@ -238,6 +252,8 @@ bool ag_compute_attention_backward(ag_context *context, const ag_attention_call 
                                    const ag_tensor *dy, const ag_attention_gradients *gradients)
 {
     attention_job job = job_over(context, call);
+    if (!scratch_has_a_size(context, &job.head))
+        return false;
     job.y = (ag_tensor *)(uintptr_t)y;
     job.statistics = (ag_tensor *)(uintptr_t)statistics;
     job.dy = dy;
