@@ -252,7 +252,8 @@ AG_API ag_var ag_affine(ag_var x, ag_var w, ag_var b);
 AG_API ag_var ag_affine_add(ag_var x, ag_var w, ag_var b, ag_var residual);
 
 /* gelu(x w + b), the same numbers in less time and memory: what is kept for backward
- * is not x w + b but the slope of gelu there. AG_ERR_SHAPE as above. */
+ * is not a = x w + b but the slope of gelu there. da = gelu'(a) dy, then as above.
+ * ag_backward uses the slope up; from a second loss it is computed again. */
 AG_API ag_var ag_affine_gelu(ag_var x, ag_var w, ag_var b);
 
 /* sum of a_i b_i over all elements of two variables of one shape; rank 0. */
@@ -284,7 +285,8 @@ AG_API ag_var ag_stack(const ag_var *x, int n, int axis); /* along a new axis */
  * embedding lookup. AG_ERR_INDEX for an index outside 0 .. v - 1. */
 AG_API ag_var ag_gather_rows(ag_var table, ag_var indices);
 
-/* The same plus z, which broadcasts to it, in one pass. */
+/* The same plus z, which broadcasts to it, in one pass; dz = dy, summed where z was
+ * broadcast. AG_ERR_SHAPE: z does not broadcast. AG_ERR_DTYPE: not of one float dtype. */
 AG_API ag_var ag_gather_rows_add(ag_var table, ag_var indices, ag_var z);
 
 /* The opposite: zeros [v, ..] to which row k of rows [indices.., ..] is added
@@ -319,11 +321,16 @@ typedef struct ag_attend_options {
  *
  *   S_ij = scale q_i . k_j     P_i = softmax of the S_ij that query i sees     y_i = sum_j P_ij v_j
  *
+ *   dv = P^T dy    dP = dy v^T    dS_ij = P_ij (dP_ij - sum_k P_ik dP_ik)
+ *   dq = scale dS k    dk = scale dS^T q
+ *
  * With h heads the last axes are h d and h d_v, one head after the other, each for itself. Where
- * a query sees no key, y is 0, and so are its gradients. Memory grows with s + t, not with
- * their product (Milakov, Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135).
- * options may be NULL.
- * AG_ERR_SHAPE: sizes or leading axes that differ, heads that do not divide the last axes.
+ * a query sees no key, or all its scores are -inf, y is 0, and so are its gradients. Keys beyond
+ * lengths may hold anything; those that causal hides should be finite, for 0 times them is added.
+ * Memory grows with s + t, not with their product (Milakov, Gimelshein 2018, arXiv 1805.02867;
+ * Dao et al. 2022, arXiv 2205.14135). options may be NULL.
+ * AG_ERR_SHAPE: sizes or leading axes that differ, heads that do not divide the last axes, no axis
+ * left for the heads of rank 8. AG_ERR_DTYPE: dtypes that differ, lengths that are not i64.
  * AG_ERR_INDEX: a length outside of 0 .. t. AG_ERR_ARGUMENT: heads below 0, a scale that is
  * not finite. */
 AG_API ag_var ag_attend(ag_var q, ag_var k, ag_var v, const ag_attend_options *options);

@@ -140,7 +140,8 @@ static void norm_vjp_fused(const ag_node *node, ag_norm_rows kind, ag_var dy, ag
     const ag_tensor *x, *gain;
     ag_norm_gradients gradients;
     if (dense_input(node, 0, &rows[0], &x) && dense_input(node, gain_at, &rows[1], &gain) &&
-        ag_tensor_dense(context, ag_value(dy), &dense) && ag_new_gradient(node, 0, dx, &gradients.x) &&
+        ag_tensor_dense(context, ag_value(dy), &dense) &&
+        ag_new_gradient(node, 0, dx, &gradients.x) &&
         ag_new_gradient(node, gain_at, dx, &gradients.gain) &&
         ag_new_gradient(node, bias_input(node), dx, &gradients.bias))
         ag_compute_norm_backward(context, kind, x, gain, ag_node_saved(node), &dense, &gradients);

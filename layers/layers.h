@@ -155,7 +155,9 @@ typedef struct ag_attention_mask {
 AG_API bool ag_attention_init(ag_attention *attention, ag_params *params, const char *name,
                               const ag_attention_options *options);
 
-/* x [.., t, d_in] -> [.., t, h d_v] or [.., t, d_out]. trace may be NULL. */
+/* x [.., t, d_in] -> [.., t, h d_v] or [.., t, d_out]. trace may be NULL: without one, with
+ * softmax and no additive mask, the scores are never held (see ag_attend), memory grows with
+ * t instead of t^2, and the last bits differ. */
 AG_API ag_var ag_attention_forward(const ag_attention *attention, ag_var x,
                                    ag_attention_trace *trace);
 AG_API ag_var ag_attention_forward_masked(const ag_attention *attention, ag_var x,

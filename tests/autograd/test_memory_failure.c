@@ -5,7 +5,7 @@
  * allocator's calls reaches only few places. The other tests here therefore let
  * the arenas run dry: they use up a chunk but for a rest, refuse another one, and
  * enlarge the rest step by step until the work gets done. */
-#include <attograd.h>
+#include "../../examples/attograd/cases.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -233,6 +233,68 @@ Test(memory_failure, every_place_of_a_step)
     cr_expect(r.live == 0 && generous.live == 0);
 }
 
+/* ---- Every operation, with a gradient that may not be overwritten, and recorded ---- */
+
+/* Its own numbers, so that an index or a length among the inputs is as the case makes it. */
+static int case_inputs(ag_context *ctx, const ag_op_case *c, ag_var *inputs)
+{
+    ag_random random = ag_random_stream(1, c->name, 0);
+    for (int i = 0; i < c->n; i++) {
+        ag_shape shape = { .rank = c->inputs[i].rank };
+        for (int axis = 0; axis < shape.rank; axis++)
+            shape.dims[axis] = c->inputs[i].dims[axis];
+        inputs[i] = ag_require_gradient(ag_uniform(ctx, &random, shape, 0.5, 2));
+    }
+    return c->n;
+}
+
+/* Forward and one of three ways back; false where memory had run out. */
+static bool case_works(ag_context *ctx, const ag_op_case *c, int way)
+{
+    ag_var inputs[AG_CASE_INPUTS], gradients[AG_CASE_INPUTS];
+    int n = case_inputs(ctx, c, inputs);
+    ag_var y = c->f(ctx, inputs, n, NULL);
+    if (way == 0)
+        ag_backward(ag_sum(ag_square(y), AG_ALL, 0));
+    if (way == 1)
+        ag_backward_from(ag_retain_gradient(y), ag_full(ctx, ag_shape_of(y), 0.7));
+    if (way == 2)
+        ag_grad(ag_sum(ag_square(y), AG_ALL, 0), inputs, n, gradients, AG_CREATE_GRAPH);
+    if (ag_status(ctx) == AG_OK)
+        return true;
+    cr_assert_eq(ag_status(ctx), AG_ERR_MEMORY, "%s: %s", c->name, ag_error_message(ctx));
+    ag_error_clear(ctx);
+    return false;
+}
+
+static void starve(const ag_op_case *c, int way)
+{
+    refusing r = { .refuse_at = 1000 };
+    ag_context *ctx = new_context(&r);
+    cr_assert(case_works(ctx, c, way), "%s", c->name);
+    ag_tape_reset(ctx);
+    r.all = true;
+    int pieces = count_pieces(ag_scalar(ctx, 0)), rest = 0;
+    for (bool done = false; !done; rest++) {
+        ag_tape_reset(ctx);
+        ag_var ballast = ag_scalar(ctx, 0);
+        for (int i = rest; i < pieces; i++)
+            take_piece(ballast);
+        done = case_works(ctx, c, way);
+    }
+    cr_expect_gt(rest, 5, "%s: %d places", c->name, rest);
+    ag_context_free(ctx);
+    cr_expect_eq(r.live, 0, "%s leaks", c->name);
+}
+
+Test(memory_failure, every_operation)
+{
+    for (int i = 0; i < ag_op_case_count(); i++)
+        for (int way = 0; ag_op_case_at(i)->f && way < 3; way++)
+            if (!ag_op_case_at(i)->no_gradient)
+                starve(ag_op_case_at(i), way);
+}
+
 Test(memory_failure, every_place_of_a_gradient_check)
 {
     refusing r = { .refuse_at = 1000 };
@@ -377,6 +439,11 @@ Test(memory_failure, results_too_large)
     expect_refused(ag_matmul(thin, ag_transpose(thin, 0, 1)), ctx, AG_ERR_MEMORY, "matmul");
     expect_refused(ag_concat((ag_var[]){ all, all }, 2, 0), ctx, AG_ERR_MEMORY, "concat");
     expect_refused(ag_cast(all, AG_F32), ctx, AG_ERR_MEMORY, "cast");
+    ag_var row = ag_broadcast_to(one, AG_SHAPE(1, INT64_C(1) << 58)),
+           flat = ag_zeros(ctx, AG_SHAPE(4, 0));
+    expect_refused(ag_attend(row, row, one, NULL), ctx, AG_ERR_MEMORY, "attend");
+    expect_refused(ag_attend(flat, flat, flat, &(ag_attend_options){ .heads = INT64_C(1) << 62 }),
+                   ctx, AG_ERR_SHAPE, "attend");
     expect_refused(ag_where(wide, tall, tall), ctx, AG_ERR_MEMORY, "where");
     expect_refused(ag_arange(ctx, HUGE), ctx, AG_ERR_MEMORY, "arange");
     expect_refused(ag_scatter_add_rows(one, labels, HUGE), ctx, AG_ERR_MEMORY, "scatter");

@@ -456,6 +456,39 @@ Test(properties, scatter_is_the_adjoint_of_gather)
     ag_context_free(ctx);
 }
 
+/* gather_rows_add is gather_rows and add, bit for bit, its gradients too. */
+Test(properties, gather_rows_add_is_gather_rows_and_add)
+{
+    static const int64_t counts[] = { 0, 1, 5 };
+    for (int round = 0; round < 6; round++) {
+        ag_context *ctx = ag_context_new(NULL);
+        ag_random random = ag_random_stream(6, "gather", (uint64_t)round);
+        int64_t n = counts[round / 2], places[10];
+        for (int i = 0; i < 10; i++)
+            places[i] = ag_random_integer(&random, 4);
+        ag_var indices = ag_indices(ctx, AG_SHAPE(2, n), places);
+        ag_var table = ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(4, 3)));
+        ag_var leaf = ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(3, 2 * n)));
+        ag_var z = ag_slice(ag_transpose(leaf, 0, 1), 0, 0, AG_END, 2); /* [n, 3], spread */
+        if (round % 2)
+            z = ag_sum(z, 0, 0); /* [3] */
+        ag_var inputs[] = { table, leaf }, a[2], b[2];
+        ag_var y = ag_gather_rows_add(table, indices, z),
+               w = ag_add(ag_gather_rows(table, indices), z);
+        ag_var c = ag_normal(ctx, &random, ag_shape_of(y));
+        ag_grad_from(y, c, inputs, 2, a, 0);
+        ag_grad_from(w, c, inputs, 2, b, 0);
+        cr_assert_eq(ag_status(ctx), AG_OK, "%s", ag_error_message(ctx));
+        const ag_tensor *pairs[][2] = { { ag_value(y), ag_value(w) },
+                                        { ag_value(a[0]), ag_value(b[0]) },
+                                        { ag_value(a[1]), ag_value(b[1]) } };
+        for (int i = 0; i < 3; i++)
+            for (int64_t k = 0; k < ag_tensor_count(pairs[i][0]); k++)
+                cr_expect_eq(ag_tensor_at(pairs[i][0], k), ag_tensor_at(pairs[i][1], k));
+        ag_context_free(ctx);
+    }
+}
+
 /* <A B, C> = <A, C B^T> = <B, A^T C>, the leading axes broadcast. */
 Test(properties, adjoints_of_matmul)
 {
