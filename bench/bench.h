@@ -20,11 +20,15 @@ enum {
 typedef struct bench_settings {
     bool help, json, quick;
     unsigned sections; /* which ones */
+    const char *model; /* the only one to be trained; NULL for all */
 } bench_settings;
 
 /* False, with a line on stderr, for what is not an option. */
 bool bench_settings_read(int argc, char **argv, bench_settings *settings);
 void bench_print_usage(FILE *file);
+
+/* Whether this model is to be trained. */
+bool bench_wants_model(const bench_settings *settings, const char *name);
 
 /* What every section needs. */
 typedef struct bench_run {

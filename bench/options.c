@@ -1,5 +1,6 @@
 /* The command line. */
 #include "bench.h"
+#include "models.h"
 
 #include <string.h>
 
@@ -18,13 +19,16 @@ enum { SECTIONS = sizeof sections / sizeof sections[0] };
 
 void bench_print_usage(FILE *file)
 {
-    fprintf(file, "usage: bench [--quick] [--json] [--only SECTION,..] [--help]\n\n"
+    fprintf(file, "usage: bench [--quick] [--json] [--only SECTION,..] [--model NAME] [--help]\n\n"
                   "  --quick   under a minute: fewer sizes and samples, no compiled peer\n"
                   "  --json    one JSON object on stdout instead of tables\n"
                   "  --only    some of the sections:\n");
     for (int i = 0; i < SECTIONS; i++)
         fprintf(file, "              %-9s %s\n", sections[i].name, sections[i].what);
-    fprintf(file, "\nAG_BENCH_PYTHON names the Python that has torch (default python3).\n"
+    fprintf(file, "  --model   trains one of the models alone:");
+    for (int i = 0; i < BENCH_MODEL_COUNT; i++)
+        fprintf(file, "%s %s", i ? "," : "", bench_models[i].name);
+    fprintf(file, "\n\nAG_BENCH_PYTHON names the Python that has torch (default python3).\n"
                   "AG_ISA names the instruction set: generic, avx2, avx512, neon.\n");
 }
 
@@ -55,6 +59,21 @@ static bool read_sections(const char *list, unsigned *bits)
     }
 }
 
+static bool read_model(const char *name, bench_settings *s)
+{
+    for (int i = 0; i < BENCH_MODEL_COUNT; i++)
+        if (!strcmp(bench_models[i].name, name)) {
+            s->model = name;
+            return true;
+        }
+    return refuse("--model: there is no model", name);
+}
+
+bool bench_wants_model(const bench_settings *settings, const char *name)
+{
+    return !settings->model || !strcmp(settings->model, name);
+}
+
 bool bench_settings_read(int argc, char **argv, bench_settings *s)
 {
     *s = (bench_settings){ .sections = BENCH_ALL };
@@ -72,6 +91,11 @@ bool bench_settings_read(int argc, char **argv, bench_settings *s)
             if (i + 1 == argc)
                 return refuse("a list of sections is missing after", argv[i]);
             if (!read_sections(argv[++i], &s->sections))
+                return false;
+        } else if (!strcmp(argv[i], "--model")) {
+            if (i + 1 == argc)
+                return refuse("a model's name is missing after", argv[i]);
+            if (!read_model(argv[++i], s))
                 return false;
         } else
             return refuse("unknown option", argv[i]);

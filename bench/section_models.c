@@ -191,7 +191,8 @@ bool bench_section_models(bench_run *run)
                       columns, COLUMNS);
     bool good = true;
     for (int i = 0; good && i < (quick ? BENCH_MODEL_COUNT - 1 : BENCH_MODEL_COUNT); i++)
-        good = measure(run, &f, &bench_models[i]);
+        good = !bench_wants_model(run->settings, bench_models[i].name) ||
+               measure(run, &f, &bench_models[i]);
     bench_table_end(&run->out);
     for (int i = 0; i < f.peers; i++)
         bench_peer_stop(&f.torch[i]);

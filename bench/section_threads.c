@@ -63,7 +63,8 @@ bool bench_section_threads(bench_run *run)
                       4);
     for (int i = 0; good && i < (run->settings->quick ? BENCH_MODEL_COUNT - 1 : BENCH_MODEL_COUNT);
          i++)
-        good = measure(run, &bench_models[i]);
+        good = !bench_wants_model(run->settings, bench_models[i].name) ||
+               measure(run, &bench_models[i]);
     bench_table_end(&run->out);
     return good;
 }

@@ -31,6 +31,8 @@ Test(bench_program, wrong_words)
     expect_refused("peak", "unknown option 'peak'");
     expect_refused("--quick=1", "unknown option '--quick=1'");
     expect_refused("--only", "missing after '--only'");
+    expect_refused("--model", "missing after '--model'");
+    expect_refused("--model huge", "no model 'huge'");
     expect_refused("--only ''", "no such section in ''");
     expect_refused("--only=", "no such section in ''");
     expect_refused("--only peaks", "no such section in 'peaks'");
