@@ -209,22 +209,23 @@ static ag_var room_onto(ag_var dy, ag_tensor **dx)
     return dy;
 }
 
-ag_var ag_fused_binary_onto(ag_binary kind, ag_var saved, ag_var dy)
+static ag_var binary_onto(ag_binary kind, const ag_tensor *saved, ag_var dy)
 {
     ag_tensor *dx;
     ag_var v = room_onto(dy, &dx);
     if (dx)
-        ag_compute_binary(dy.context, kind, value_of(saved), value_of(dy), dx);
+        ag_compute_binary(dy.context, kind, saved, value_of(dy), dx);
     return v;
+}
+
+ag_var ag_fused_binary_onto(ag_binary kind, ag_var saved, ag_var dy)
+{
+    return binary_onto(kind, value_of(saved), dy);
 }
 
 ag_var ag_fused_mul_onto(const ag_tensor *saved, ag_var dy)
 {
-    ag_tensor *dx;
-    ag_var v = room_onto(dy, &dx);
-    if (dx)
-        ag_compute_binary(dy.context, AG_BINARY_MUL, saved, value_of(dy), dx);
-    return v;
+    return binary_onto(AG_BINARY_MUL, saved, dy);
 }
 
 ag_var ag_fused_unary_onto(ag_unary kind, double parameter, ag_var dy)

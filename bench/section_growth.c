@@ -64,6 +64,17 @@ static void put_measured(bench_run *run, const layer *l, bench_times times, doub
     bench_put_integer(&run->out, (int64_t)ag_context_memory(l->context).step_peak);
 }
 
+/* The columns that put_measured fills, behind the two that say what was measured. */
+/* clang-format off */
+#define MEASURED                              \
+    { "us", "us", 16, false },                \
+    { "growth", "times_row_before", 6, false }, \
+    { "GFLOP/s", "gflops", 7, false },        \
+    { "% peak", "peak_percent", 6, false },   \
+    { "step bytes", "step_peak_bytes", 12, false }
+/* clang-format on */
+enum { COLUMNS = 7 };
+
 /* ---- Attention by the number of tokens ---- */
 
 enum { D = 64, MAX_TOKENS = 4096 };
@@ -92,16 +103,12 @@ static bool measure_attention(bench_run *run)
     static const bench_column columns[] = {
         { "tokens", "tokens", 6, false },
         { "causal", "causal", 6, true },
-        { "us", "us", 16, false },
-        { "growth", "times_row_before", 6, false },
-        { "GFLOP/s", "gflops", 7, false },
-        { "% peak", "peak_percent", 6, false },
-        { "step bytes", "step_peak_bytes", 12, false },
+        MEASURED,
     };
     bench_table_begin(
         &run->out, "attention",
         "attention, one head, d = 64, forward and backward; growth: over the row before", columns,
-        7);
+        COLUMNS);
     bool good = true;
     int64_t most = run->settings->quick ? 1024 : MAX_TOKENS;
     for (int causal = 0; causal < 2; causal++) {
@@ -141,17 +148,13 @@ static bool measure_blocks(bench_run *run)
     static const bench_column columns[] = {
         { "d", "d", 6, false },
         { "heads", "heads", 6, false },
-        { "us", "us", 16, false },
-        { "growth", "times_row_before", 6, false },
-        { "GFLOP/s", "gflops", 7, false },
-        { "% peak", "peak_percent", 6, false },
-        { "step bytes", "step_peak_bytes", 12, false },
+        MEASURED,
     };
     bench_table_begin(
         &run->out, "blocks",
         "a block, 4 sequences of 64 tokens, forward and backward; growth: over the row "
         "before",
-        columns, 7);
+        columns, COLUMNS);
     bool good = true;
     double before = 0;
     for (int64_t d = 16; good && d <= (run->settings->quick ? 128 : 512); d *= 2)

@@ -24,9 +24,9 @@ typedef struct attention_job {
     const ag_attention_call *call;
     size_t size; /* bytes of an element */
     int64_t sequences;
-    ag_attention_head head; /* all but the data of q, k and v */
-    int64_t parts, part;    /* of a head, and how many queries or keys a part has */
-    ag_tensor *y, *statistics;
+    ag_attention_head head;          /* all but the data of q, k and v */
+    int64_t parts, part;             /* of a head, and how many queries or keys a part has */
+    const ag_tensor *y, *statistics; /* forward writes to them, backward reads them */
     const ag_tensor *dy;
     const ag_attention_gradients *gradients;
     ag_tensor partial; /* [parts, as dq]; no data where a head has one part */
@@ -254,8 +254,8 @@ bool ag_compute_attention_backward(ag_context *context, const ag_attention_call 
     attention_job job = job_over(context, call);
     if (!scratch_has_a_size(context, &job.head))
         return false;
-    job.y = (ag_tensor *)(uintptr_t)y;
-    job.statistics = (ag_tensor *)(uintptr_t)statistics;
+    job.y = y;
+    job.statistics = statistics;
     job.dy = dy;
     job.gradients = gradients;
     cut_keys(&job);

@@ -29,11 +29,6 @@ typedef struct matmul_job {
     size_t scratch_bytes;
 } matmul_job;
 
-static int64_t smaller(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* To element i, j and then by offset. */
 static void advance(ag_matrix *matrix, int64_t i, int64_t j, int64_t offset, size_t size)
 {
@@ -68,8 +63,8 @@ static void run_tile(const matmul_job *job, int64_t index, void *scratch)
     advance(&t.start[1], i, j, start, job->size);
     int64_t c = product * job->m * job->n + i * t.c_row + j * t.c_column;
     t.c = (char *)t.c + c * (int64_t)job->size;
-    t.m = smaller(t.m, job->m - i);
-    t.n = smaller(t.n, job->n - j);
+    t.m = ag_min(t.m, job->m - i);
+    t.n = ag_min(t.n, job->n - j);
     job->kernels->tile(&t, scratch);
 }
 
@@ -177,15 +172,10 @@ static void transpose(matmul_job *job)
     }
 }
 
-static int64_t parts(int64_t whole, int64_t part)
-{
-    return (whole - 1) / part + 1;
-}
-
 /* About equal parts of a size, no larger than part and multiples of step. */
 static int64_t equal_part(int64_t size, int64_t part, int64_t step)
 {
-    return smaller(size, parts(parts(size, parts(size, part)), step) * step);
+    return ag_min(size, ag_blocks(ag_blocks(size, ag_blocks(size, part)), step) * step);
 }
 
 /* Tiles as large as is good for the caches. If there are fewer of them than tasks
@@ -194,25 +184,25 @@ static int64_t equal_part(int64_t size, int64_t part, int64_t step)
 static void cut_into_tiles(matmul_job *job, int64_t tasks, int threads)
 {
     const ag_matmul_kernels *kernels = job->kernels;
-    int64_t rows = smaller(job->m, kernels->tile_rows);
-    int64_t columns = smaller(job->n, kernels->tile_columns);
+    int64_t rows = ag_min(job->m, kernels->tile_rows);
+    int64_t columns = ag_min(job->n, kernels->tile_columns);
     while (tasks > 1) {
-        int64_t tiles = job->products * parts(job->m, rows) * parts(job->n, columns);
+        int64_t tiles = job->products * ag_blocks(job->m, rows) * ag_blocks(job->n, columns);
         if (tiles >= tasks || (tiles >= threads && rows * columns <= LARGE_TILE))
             break;
         if (rows >= columns && rows > kernels->row_step)
-            rows = parts(rows, 2);
+            rows = ag_blocks(rows, 2);
         else if (columns > kernels->column_step)
-            columns = parts(columns, 2);
+            columns = ag_blocks(columns, 2);
         else
             break;
     }
     job->tile.m = job->m == rows ? rows : equal_part(job->m, rows, kernels->row_step);
     job->tile.n = job->n == columns ? columns : equal_part(job->n, columns, kernels->column_step);
-    job->row_tiles = job->m == rows ? 1 : parts(job->m, job->tile.m);
-    job->column_tiles = job->n == columns ? 1 : parts(job->n, job->tile.n);
+    job->row_tiles = job->m == rows ? 1 : ag_blocks(job->m, job->tile.m);
+    job->column_tiles = job->n == columns ? 1 : ag_blocks(job->n, job->tile.n);
     job->tiles = job->products * job->row_tiles * job->column_tiles;
-    job->tasks = smaller(job->tiles, tasks);
+    job->tasks = ag_min(job->tiles, tasks);
 }
 
 /* As many tasks as keep threads busy to the end, but none too small to be worth it. */
