@@ -378,6 +378,8 @@ typedef struct ag_op {
     size_t options_size;      /* bytes copied from what ag_apply is given */
     int n_inputs;             /* how many it takes; 0 for any number */
     unsigned constant_inputs; /* bit i: input i gets no gradient, though it may ask for one */
+    void (*branches)(const ag_node *node); /* if the function has kinks: after forward, while
+                                              a gradient check watches; see ag_note_branch */
 } ag_op;
 
 /* Runs op, which is not one of the library's own, on n >= 1 inputs (without any
@@ -406,6 +408,12 @@ AG_API void ag_node_set_view(ag_node *node, const ag_tensor *view);
 AG_API bool ag_node_fail(const ag_node *node, ag_error error, const char *format, ...)
     AG_PRINTF(3, 4);
 
+/* Tells a gradient check that is under way which way was taken where a function
+ * is made of pieces: a function may call it for decisions of its own, and an
+ * operation's branches for its operands'. A difference between values that took
+ * different ways says nothing about a derivative. */
+AG_API void ag_note_branch(ag_context *context, int64_t decision);
+
 /* The library's own operations: a table that tests and tools walk. */
 AG_API int ag_op_count(void);
 AG_API const ag_op *ag_op_at(int i);
@@ -416,41 +424,72 @@ AG_API const ag_op *ag_op_at(int i);
  * inputs. It must not reset the tape. */
 typedef ag_var (*ag_function)(ag_context *context, const ag_var *inputs, int n, void *user);
 
+/* What a check finds out about an entry, and about the whole. Each numeric derivative
+ * comes with a bound on its own error, so that no tolerance has to be guessed. */
+typedef enum ag_verdict {
+    AG_VERDICT_PASS,         /* the gradient lies within the bound, and the bound is small */
+    AG_VERDICT_FAIL,         /* it lies outside */
+    AG_VERDICT_INCONCLUSIVE, /* it lies within a bound that is too wide to say much */
+    AG_VERDICT_KINK,         /* there is no derivative here; it is a valid subgradient */
+    /* about the function as a whole, with the evidence in the report's message */
+    AG_VERDICT_NOT_DETERMINISTIC, /* the same inputs gave other results */
+    AG_VERDICT_NOT_FINITE,        /* the result holds a NaN or an infinity */
+    AG_VERDICT_CHANGES_INPUT,     /* the function writes to its inputs */
+    AG_VERDICT_UNCONNECTED,       /* no gradient leads from the result to any input */
+    AG_VERDICT_ERROR              /* the function or the call failed */
+} ag_verdict;
+
+/* "pass", "fail", "inconclusive", "kink", "not deterministic", .. */
+AG_API const char *ag_verdict_name(ag_verdict verdict);
+
 typedef struct ag_gradcheck_options {
-    double tolerance; /* relative; default 1e-6 */
-    double step;      /* relative to max(1, |x|); default 2^-13 */
-    uint64_t seed;    /* of the cotangent */
-    FILE *log;        /* a line for every entry that disagrees; default none */
+    double tolerance;  /* relative, allowed on top of the bound; default none */
+    double resolution; /* a bound above this part of the derivative's terms is too wide to
+                          conclude from; default 1e-6 */
+    uint64_t seed;     /* of the cotangent and the directions */
+    int directions;    /* 0: every entry. k: the derivatives along k directions, in each of which
+                          all entries of all inputs move, by +t or -t */
+    FILE *log;         /* a line for every entry that fails; default none */
 } ag_gradcheck_options;
 
 typedef struct ag_gradcheck_report {
-    bool passed;
-    int64_t entries;  /* compared, over all inputs */
-    int64_t failures; /* that disagree */
-    /* the entry that is worst: its disagreement in units of what is allowed
-     * there (above 1 fails), and where it is */
+    ag_verdict verdict; /* fail if an entry fails, otherwise inconclusive, kink or pass, in this
+                           order, if there is such an entry */
+    bool passed;        /* pass or kink */
+    int64_t entries;    /* compared, over all inputs; or directions */
+    int64_t failures, inconclusive, kinks;
+    double floor; /* median of bound / |derivative|: the relative error that is seen in half of
+                     the entries; those that are zero within their bound are left out */
+    double worst_floor; /* the largest of these */
+    /* the entry that is worst: its disagreement in units of its bound (above 1
+     * fails), and where it is */
     double worst;
-    int input;
+    int input; /* -1 for a direction */
     char name[64];
     int rank;
     int64_t index[AG_MAX_RANK];
     double analytic, numeric, ratio; /* ratio = analytic / numeric */
-    double error;                    /* |analytic - numeric| / max of both, there */
+    double bound;                    /* the derivative is within this of numeric */
     bool recorded;                   /* that analytic value came with AG_CREATE_GRAPH */
     char message[512];               /* why there was nothing to compare, or "" */
 } ag_gradcheck_report;
 
-/* Compares the gradients of sum(c * f(inputs)), c random and never uniform,
- * with central differences of fourth order, entry by entry:
- *   f'(x) ~ (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / (12 h).
- * An entry passes if |analytic - numeric| <= tolerance max(|analytic|,
- * |numeric|) + noise, where noise bounds the rounding error of the difference
- * and follows the scale of f. Both ways to the gradient are compared: the usual
- * one, by fused rules where there are any, and the one with AG_CREATE_GRAPH,
- * by the rules that are recorded. inputs are f64 leaves that ask for gradients;
- * they are moved and put back, bit for bit, and nothing stays on the tape. f may
- * call ag_grad, but not ag_backward; names that it gives to its inputs are not
- * kept.
+/* Compares the gradients of L = sum(c * f(inputs)), c random and never uniform, with
+ * differences, entry by entry or along directions.
+ *
+ * The derivative is taken from central differences of order 8 with steps h, h / 2, h / 4, .. .
+ * How far neighbours and orders differ bounds the truncation error; the rounding error
+ * of f is measured. The step with the smallest sum of both is taken: the derivative is
+ * within that bound, and a gradient outside of it fails. Probes that took another branch (a
+ * ReLU switched, another maximum won) are no evidence; next to a kink the differences
+ * are taken on the side away from it, and at a kink a gradient passes that lies between
+ * the derivatives from the left and from the right.
+ *
+ * Both ways to the gradient are compared: the usual one, by fused rules where there
+ * are any, and the one with AG_CREATE_GRAPH, by the rules that are recorded. inputs are f64
+ * leaves that ask for gradients, each given once; they are moved and put back, bit for bit, and
+ * nothing stays on the tape. f may call ag_grad, but not ag_backward; names that it gives to
+ * its inputs are not kept.
  * Returns report->passed. A function that fails makes the report fail, and
  * its error stays in the context. AG_ERR_DTYPE: an input or result that is not f64. */
 AG_API bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *inputs,

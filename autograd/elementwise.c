@@ -152,7 +152,10 @@ static void maximum_vjp(const ag_node *node, ag_var dy, ag_var *dx)
     choice_vjp(node, winner(ag_node_input(node, 0), ag_node_input(node, 1)), dy, dx);
 }
 
-const ag_op ag_op_maximum = { .name = "maximum", .forward = maximum_forward, .vjp = maximum_vjp };
+const ag_op ag_op_maximum = { .name = "maximum",
+                              .forward = maximum_forward,
+                              .vjp = maximum_vjp,
+                              .branches = ag_branches_by_order };
 
 ag_var ag_maximum(ag_var a, ag_var b)
 {
@@ -169,7 +172,10 @@ static void minimum_vjp(const ag_node *node, ag_var dy, ag_var *dx)
     choice_vjp(node, winner(ag_node_input(node, 1), ag_node_input(node, 0)), dy, dx);
 }
 
-const ag_op ag_op_minimum = { .name = "minimum", .forward = minimum_forward, .vjp = minimum_vjp };
+const ag_op ag_op_minimum = { .name = "minimum",
+                              .forward = minimum_forward,
+                              .vjp = minimum_vjp,
+                              .branches = ag_branches_by_order };
 
 ag_var ag_minimum(ag_var a, ag_var b)
 {
@@ -258,7 +264,9 @@ static void equal_forward(ag_node *node)
     ag_node_binary(node, AG_BINARY_EQUAL);
 }
 
-const ag_op ag_op_equal = { .name = "equal", .forward = equal_forward };
+const ag_op ag_op_equal = { .name = "equal",
+                            .forward = equal_forward,
+                            .branches = ag_branches_by_result };
 
 ag_var ag_equal(ag_var a, ag_var b)
 {
@@ -270,7 +278,9 @@ static void greater_forward(ag_node *node)
     ag_node_binary(node, AG_BINARY_GREATER);
 }
 
-const ag_op ag_op_greater = { .name = "greater", .forward = greater_forward };
+const ag_op ag_op_greater = { .name = "greater",
+                              .forward = greater_forward,
+                              .branches = ag_branches_by_result };
 
 ag_var ag_greater(ag_var a, ag_var b)
 {

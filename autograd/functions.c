@@ -26,12 +26,16 @@ static ag_var one_minus(ag_var x)
         ag_node_unary(node, AG_UNARY_##kind, 0); \
     }
 
-#define OPERATION(function, fused)                     \
+#define OPERATION(function, fused) BRANCHING_OPERATION(function, fused, NULL)
+
+/* One that is made of pieces. */
+#define BRANCHING_OPERATION(function, fused, how)      \
     const ag_op ag_op_##function = {                   \
         .name = #function,                             \
         .forward = function##_forward,                 \
         .vjp = function##_vjp,                         \
         .vjp_fused = fused,                            \
+        .branches = how,                               \
     };                                                 \
     ag_var ag_##function(ag_var x)                     \
     {                                                  \
@@ -223,7 +227,7 @@ static void relu_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
     dx[0] = ag_fused_binary_onto(AG_BINARY_RELU_BACKWARD, input(node), dy);
 }
 
-OPERATION(relu, relu_vjp_fused)
+BRANCHING_OPERATION(relu, relu_vjp_fused, ag_branches_by_sign)
 
 /* ---- y = x P(x)       dx = (P(x) + x p(x)) dy, with the normal distribution
  *      P(x) = erfc(-x / sqrt 2) / 2    p(x) = P'(x) = exp(-x^2 / 2) / sqrt(2 pi)
@@ -298,13 +302,15 @@ static void abs_vjp(const ag_node *node, ag_var dy, ag_var *dx)
     dx[0] = ag_mul(dy, ag_sign(input(node)));
 }
 
-OPERATION(abs, NULL)
+BRANCHING_OPERATION(abs, NULL, ag_branches_by_sign)
 
 /* ---- y = sign x: no gradient ---- */
 
 FORWARD(sign, SIGN)
 
-const ag_op ag_op_sign = { .name = "sign", .forward = sign_forward };
+const ag_op ag_op_sign = { .name = "sign",
+                           .forward = sign_forward,
+                           .branches = ag_branches_by_result };
 
 ag_var ag_sign(ag_var x)
 {

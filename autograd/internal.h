@@ -66,6 +66,8 @@ typedef struct ag_tape {
     int locked;              /* depth of users' functions that must not reset the tape .. */
     uint32_t locked_below;   /* .. nor name the nodes before this one */
     struct ag_walk *walk;    /* the backward that is under way, if there is one */
+    bool watching;           /* a gradient check wants to know the branches taken .. */
+    uint64_t branches;       /* .. all of them, as one number */
 } ag_tape;
 
 /* The handle's top bit says in which list its index counts. */
@@ -235,6 +237,22 @@ ag_shape ag_shape_reduced(ag_shape shape, unsigned set, bool keep);
 
 /* Softmax over several axes taken together. */
 ag_var ag_softmax_over(ag_var x, unsigned axes);
+
+/* ---- Branches that were taken (branches.c) ------------------------------ */
+
+/* Starts anew, or stops. */
+void ag_branches_watch(ag_context *context, bool watch);
+uint64_t ag_branches_seen(const ag_context *context);
+
+/* For an operation's .branches: it decides by the sign of input 0, by which of inputs 0
+ * and 1 is larger, or its result is the decision. */
+void ag_branches_by_sign(const ag_node *node);
+void ag_branches_by_order(const ag_node *node);
+void ag_branches_by_result(const ag_node *node);
+
+/* By the signs of x; by where x equals y, which broadcasts to it. */
+void ag_branches_note_signs(const ag_node *node, const ag_tensor *x);
+void ag_branches_note_winners(const ag_node *node, const ag_tensor *x, const ag_tensor *y);
 
 /* ---- What attention is composed of (attention.c) ------------------------ */
 

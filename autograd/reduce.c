@@ -110,9 +110,20 @@ static void max_vjp(const ag_node *node, ag_var dy, ag_var *dx)
     dx[0] = ag_mul(w, ag_div(with_axes_kept(node, dy), winners));
 }
 
-const ag_op ag_op_max = {
-    .name = "max", .forward = max_forward, .vjp = max_vjp, .options_size = sizeof(reduce_options)
-};
+static void max_branches(const ag_node *node)
+{
+    const ag_tensor *x = ag_input_value(node, 0);
+    ag_tensor y;
+    if (ag_tensor_reshape(ag_node_context(node), &node->value,
+                          ag_shape_reduced(ag_tensor_shape(x), options_of(node).axes, true), &y))
+        ag_branches_note_winners(node, x, &y);
+}
+
+const ag_op ag_op_max = { .name = "max",
+                          .forward = max_forward,
+                          .vjp = max_vjp,
+                          .options_size = sizeof(reduce_options),
+                          .branches = max_branches };
 
 ag_var ag_max_over(ag_var x, const int *axes, int n, unsigned flags)
 {
@@ -255,7 +266,8 @@ static void argmax_forward(ag_node *node)
 
 const ag_op ag_op_argmax = { .name = "argmax",
                              .forward = argmax_forward,
-                             .options_size = sizeof(int) };
+                             .options_size = sizeof(int),
+                             .branches = ag_branches_by_result };
 
 ag_var ag_argmax(ag_var x, int axis)
 {

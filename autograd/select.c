@@ -33,9 +33,11 @@ static void where_vjp(const ag_node *node, ag_var dy, ag_var *dx)
         dx[2] = ag_unbroadcast(ag_where(condition, zero, dy), ag_node_input(node, 2));
 }
 
-const ag_op ag_op_where = {
-    .name = "where", .forward = where_forward, .vjp = where_vjp, .constant_inputs = 1u << 0
-};
+const ag_op ag_op_where = { .name = "where",
+                            .forward = where_forward,
+                            .vjp = where_vjp,
+                            .constant_inputs = 1u << 0,
+                            .branches = ag_branches_by_sign };
 
 ag_var ag_where(ag_var condition, ag_var a, ag_var b)
 {
@@ -68,10 +70,16 @@ static void masked_fill_vjp(const ag_node *node, ag_var dy, ag_var *dx)
         dx[0] = ag_masked_fill(dy, ag_node_input(node, 1), 0.0);
 }
 
+static void masked_fill_branches(const ag_node *node)
+{
+    ag_branches_note_signs(node, ag_input_value(node, 1));
+}
+
 const ag_op ag_op_masked_fill = { .name = "masked_fill",
                                   .forward = masked_fill_forward,
                                   .vjp = masked_fill_vjp,
                                   .constant_inputs = 1u << 1,
+                                  .branches = masked_fill_branches,
                                   .options_size = sizeof(double) };
 
 ag_var ag_masked_fill(ag_var x, ag_var mask, double value)
@@ -101,9 +109,18 @@ static void cast_vjp(const ag_node *node, ag_var dy, ag_var *dx)
     dx[0] = ag_cast(dy, ag_node_input_value(node, 0)->dtype);
 }
 
-const ag_op ag_op_cast = {
-    .name = "cast", .forward = cast_forward, .vjp = cast_vjp, .options_size = sizeof(ag_dtype)
-};
+/* Rounding to integers is a decision; rounding to f32 is noise. */
+static void cast_branches(const ag_node *node)
+{
+    if (node->value.dtype == AG_I64)
+        ag_branches_by_result(node);
+}
+
+const ag_op ag_op_cast = { .name = "cast",
+                           .forward = cast_forward,
+                           .vjp = cast_vjp,
+                           .options_size = sizeof(ag_dtype),
+                           .branches = cast_branches };
 
 ag_var ag_cast(ag_var x, ag_dtype dtype)
 {

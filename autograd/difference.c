@@ -1,0 +1,160 @@
+/* Differences on a ladder of steps h, h / 2, h / 4, ..
+ *
+ * Two difference quotients with the same probes, of orders p and p - 2 (central) or
+ * p - 1 (one-sided), differ by about the error of the lower one. The same quotient
+ * at 2 h, h and h / 2 shows whether it converges. So the truncation error at h is bounded by
+ *
+ *   2 max(|D_high - D_low|,  |D(h) - D(h / 2)|,  |D(2 h) - D(h)| / 16),
+ *
+ * and the rounding error by SAFETY noise size |c| / h, |c| the norm of the quotient's
+ * coefficients. The first falls and the second rises as h gets smaller; the h where
+ * their sum is smallest is taken. No single one of the three differences would do:
+ * where the function is steeper than h resolves, any of them can be small by chance.
+ */
+#include "difference.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#define SAFETY 6.0 /* rounding errors in units of their measured standard deviation */
+#define RUNGS 46   /* down to 2^-45 of the first step */
+#define MAX_POINTS 8
+
+/* A difference quotient: D = sum_i weights_i L(offsets_i h) / h. */
+typedef struct stencil {
+    int points;
+    double offsets[MAX_POINTS], high[MAX_POINTS], low[MAX_POINTS];
+} stencil;
+
+/* Orders 8 and 6. */
+static const stencil central = {
+    .points = 8,
+    .offsets = { 1, -1, 2, -2, 3, -3, 4, -4 },
+    .high = { 4. / 5, -4. / 5, -1. / 5, 1. / 5, 4. / 105, -4. / 105, -1. / 280, 1. / 280 },
+    .low = { 3. / 4, -3. / 4, -3. / 20, 3. / 20, 1. / 60, -1. / 60, 0, 0 },
+};
+
+/* Orders 6 and 5; L(0) drops out, because probes give L(t) - L(0). */
+static const stencil right = {
+    .points = 6,
+    .offsets = { 1, 2, 3, 4, 5, 6 },
+    .high = { 6, -15. / 2, 20. / 3, -15. / 4, 6. / 5, -1. / 6 },
+    .low = { 5, -5, 10. / 3, -5. / 4, 1. / 5, 0 },
+};
+
+/* The function at t, from what is known already if it is. NULL if it failed. */
+static const ag_probe *probe_at(ag_line *line, double t)
+{
+    for (int i = 0; i < line->count; i++)
+        if (line->probes[i].t == t)
+            return &line->probes[i];
+    if (line->failed || line->count == AG_LINE_PROBES)
+        return NULL;
+    ag_probe *probe = &line->probes[line->count];
+    *probe = (ag_probe){ .t = t };
+    line->failed = !line->evaluate(line->user, probe);
+    line->count += !line->failed;
+    return line->failed ? NULL : probe;
+}
+
+/* One rung of the ladder. */
+typedef struct rung {
+    bool usable;
+    double h, high, low;
+    double noise; /* bound on the rounding error of high */
+    double scale;
+} rung;
+
+static rung climb(ag_line *line, const stencil *s, double direction, double h,
+                  const uint64_t *branches)
+{
+    rung r = { .h = h };
+    double norm = 0.0, size = 0.0;
+    for (int i = 0; i < s->points; i++) {
+        const ag_probe *p = probe_at(line, direction * s->offsets[i] * h);
+        if (!p || !p->usable || p->branches != *branches)
+            return r;
+        r.high += s->high[i] * p->change / (direction * h);
+        r.low += s->low[i] * p->change / (direction * h);
+        norm += s->high[i] * s->high[i];
+        size = fmax(size, p->size);
+        r.scale = fmax(r.scale, p->movement / (fabs(s->offsets[i]) * h));
+    }
+    r.noise = SAFETY * sqrt(norm) * (line->noise * size + line->slack) / h;
+    r.usable = true;
+    return r;
+}
+
+static double largest(double a, double b, double c)
+{
+    return fmax(a, fmax(b, c));
+}
+
+bool ag_derivative_from(ag_line *line, ag_side side, bool like_zero, ag_derivative *derivative)
+{
+    const stencil *s = side == AG_SIDE_BOTH ? &central : &right;
+    double direction = side == AG_SIDE_LEFT ? -1.0 : 1.0, h = line->first_step;
+    rung coarse = { 0 }, middle = { 0 };
+    *derivative = (ag_derivative){ .error = INFINITY, .side = side };
+    for (int i = 0; i < RUNGS && !line->failed; i++, h /= 2.0) {
+        uint64_t branches = line->branches;
+        if (!like_zero) {
+            const ag_probe *nearest = probe_at(line, direction * h);
+            branches = nearest ? nearest->branches : branches;
+        }
+        rung fine = climb(line, s, direction, h, &branches);
+        if (coarse.usable && middle.usable && fine.usable) {
+            double truncation =
+                2.0 * largest(fabs(middle.high - middle.low), fabs(middle.high - fine.high),
+                              fabs(coarse.high - middle.high) / 16.0);
+            double error = truncation + middle.noise;
+            if (error < derivative->error)
+                *derivative = (ag_derivative){ middle.high, error, middle.scale, middle.h, side };
+            else if (middle.noise > 2.0 * derivative->error)
+                break; /* and it only gets larger */
+        }
+        coarse = middle;
+        middle = fine;
+    }
+    return !line->failed && isfinite(derivative->error);
+}
+
+bool ag_derivative_at(ag_line *line, ag_derivative *derivative)
+{
+    bool found = ag_derivative_from(line, AG_SIDE_BOTH, true, derivative);
+    if (found && derivative->step * 64.0 > line->first_step)
+        return true; /* nothing in the way */
+    for (ag_side side = AG_SIDE_RIGHT; side <= AG_SIDE_LEFT && !line->failed; side++) {
+        ag_derivative other;
+        if (ag_derivative_from(line, side, true, &other) &&
+            (!found || other.error < derivative->error)) {
+            *derivative = other;
+            found = true;
+        }
+    }
+    return found && !line->failed;
+}
+
+/* L(t) - L(-t) = 2 L' t + O(t^3): with t = i unit / 2^22, i = 1 .. 8, the third-order term
+ * is below 2^-57, and what is left after a fit of the line s i is rounding. */
+double ag_measure_noise(ag_probe_function *evaluate, void *user, double unit, bool *failed)
+{
+    enum { PAIRS = 8 };
+    double difference[PAIRS + 1], size = 0.0, slope = 0.0, squares = 0.0, rest = 0.0;
+    for (int i = 1; i <= PAIRS; i++) {
+        ag_probe right_of = { .t = i * ldexp(unit, -22) }, left_of = { .t = -right_of.t };
+        *failed = !evaluate(user, &right_of) || !evaluate(user, &left_of);
+        if (*failed || !right_of.usable || !left_of.usable)
+            return 0.0;
+        difference[i] = right_of.change - left_of.change;
+        size = fmax(size, fmax(right_of.size, left_of.size));
+        slope += i * difference[i];
+        squares += i * i;
+    }
+    slope /= squares;
+    for (int i = 1; i <= PAIRS; i++)
+        rest += (difference[i] - slope * i) * (difference[i] - slope * i);
+    /* each difference has the errors of two values; one degree of freedom went into the slope */
+    return size > 0.0 ? sqrt(rest / (2 * (PAIRS - 1))) / size : 0.0;
+}

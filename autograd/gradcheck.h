@@ -1,0 +1,93 @@
+/* What the files of the gradient checker share. */
+#ifndef AG_AUTOGRAD_GRADCHECK_H
+#define AG_AUTOGRAD_GRADCHECK_H
+
+#include "difference.h"
+#include "internal.h"
+
+/* A function under check, L = sum_i c_i y_i of its result y. The entries of all inputs
+ * are counted through: those of input i from first[i] on. */
+typedef struct ag_check {
+    ag_context *context;
+    ag_function f;
+    void *user;
+    const ag_var *inputs;
+    int n;
+    ag_gradcheck_options options;
+    ag_gradcheck_report *report;
+
+    int64_t entries;
+    const int64_t *first; /* n + 1 of them */
+    uint32_t *versions;   /* of the n inputs */
+    double *before;       /* the entries as they were given */
+    double *signs;        /* of the entries in the direction that was drawn last */
+
+    int64_t results;   /* entries of y */
+    double *cotangent; /* c */
+    double *y;         /* where the inputs were given */
+    uint64_t branches; /* there */
+    double noise;      /* the rounding error of y, as a part of its size */
+    double *floors;    /* bound / |derivative| of the entries so far */
+    int64_t n_floors;
+    const double *usual, *recorded; /* dL by every entry, by fused rules and recorded ones */
+} ag_check;
+
+/* Ends the check with a verdict that is about the function as a whole. The first one stays.
+ * Returns false. */
+bool ag_check_stop(ag_check *check, ag_verdict verdict, const char *format, ...) AG_PRINTF(3, 4);
+
+/* ---- The function (gradcheck_function.c) -------------------------------- */
+
+/* c_i of a result like y: of size between 1/2 and 3/2 and either sign, so that none is lost. */
+ag_var ag_check_cotangent(uint64_t seed, ag_var y);
+
+/* Calls f where the inputs are now. False if there is no f64 result: the check has stopped. */
+bool ag_check_call(ag_check *check, ag_var *y);
+
+/* Keeps inputs, result, cotangent and branches as they are now; tells whether f gives the
+ * same bits twice and leaves its inputs alone. */
+bool ag_check_settle(ag_check *check);
+
+/* Whether it still gives the same bits, after so many calls. */
+bool ag_check_settle_again(ag_check *check);
+
+/* The entries from .. to - 1 move together, each by +-t; a single one by t. */
+typedef struct ag_direction {
+    int64_t from, to;
+} ag_direction;
+
+void ag_check_draw_signs(ag_check *check, uint64_t number);
+double ag_direction_sign(const ag_check *check, const ag_direction *direction, int64_t entry);
+
+/* The derivative of L along a direction; first_step is multiplied by factor. */
+typedef struct ag_measurement {
+    bool found, kink;
+    ag_derivative at;          /* without a kink */
+    ag_derivative left, right; /* with one */
+} ag_measurement;
+
+/* False if the check has stopped. The inputs are put back. */
+bool ag_check_measure(ag_check *check, const ag_direction *direction, double factor,
+                      ag_measurement *measurement);
+
+/* Sets check->noise. */
+bool ag_check_measure_noise(ag_check *check);
+
+/* How far L moves when all inputs move by +-t: evidence about a result without a gradient. */
+double ag_check_movement(ag_check *check, double t);
+
+/* ---- The report (gradcheck_report.c) ------------------------------------ */
+
+/* An entry or a direction, judged. */
+typedef struct ag_judgement {
+    ag_verdict verdict;
+    double analytic, numeric, bound;
+    bool recorded;
+} ag_judgement;
+
+void ag_check_note(ag_check *check, const ag_direction *direction, const ag_judgement *judgement);
+
+/* The verdict of the whole, from those of its entries. */
+void ag_check_conclude(ag_check *check);
+
+#endif
