@@ -13,11 +13,15 @@ void ag_branches_watch(ag_context *context, bool watch)
 {
     context->tape->watching = watch;
     context->tape->branches = 0;
+    context->tape->seen_f32 = false;
 }
 
-uint64_t ag_branches_seen(const ag_context *context)
+void ag_branches_note(const ag_node *node)
 {
-    return context->tape->branches;
+    ag_tape *tape = ag_node_context(node)->tape;
+    tape->seen_f32 |= node->value.dtype == AG_F32;
+    if (node->op->branches)
+        node->op->branches(node);
 }
 
 void ag_note_branch(ag_context *context, int64_t decision)

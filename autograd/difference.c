@@ -6,10 +6,12 @@
  *
  *   2 max(|D_high - D_low|,  |D(h) - D(h / 2)|,  |D(2 h) - D(h)| / 16),
  *
- * and the rounding error by SAFETY noise size |c| / h, |c| the norm of the quotient's
- * coefficients. The first falls and the second rises as h gets smaller; the h where
- * their sum is smallest is taken. No single one of the three differences would do:
- * where the function is steeper than h resolves, any of them can be small by chance.
+ * The rounding error has two parts, each a number over h: what is seen to scatter at
+ * tiny steps, SAFETY times its standard deviation; and what may hide, because a result near 1
+ * does not show that it moved by less than DBL_EPSILON. The truncation error falls and the rounding
+ * error rises as h gets smaller; the h where their sum is smallest is taken. No single one of the
+ * three differences would do: where the function is steeper than h resolves, any of them can be
+ * small by chance.
  */
 #include "difference.h"
 
@@ -20,6 +22,7 @@
 #define SAFETY 6.0 /* rounding errors in units of their measured standard deviation */
 #define RUNGS 46   /* down to 2^-45 of the first step */
 #define MAX_POINTS 8
+#define THOROUGH (1.0 / (1 << 20)) /* how small steps have to be, relative to the first */
 
 /* A difference quotient: D = sum_i weights_i L(offsets_i h) / h. */
 typedef struct stencil {
@@ -70,18 +73,22 @@ static rung climb(ag_line *line, const stencil *s, double direction, double h,
                   const uint64_t *branches)
 {
     rung r = { .h = h };
-    double norm = 0.0, size = 0.0;
+    double squares = 0.0, sum = 0.0, size = 0.0, total = 0.0;
     for (int i = 0; i < s->points; i++) {
         const ag_probe *p = probe_at(line, direction * s->offsets[i] * h);
         if (!p || !p->usable || p->branches != *branches)
             return r;
         r.high += s->high[i] * p->change / (direction * h);
         r.low += s->low[i] * p->change / (direction * h);
-        norm += s->high[i] * s->high[i];
+        squares += s->high[i] * s->high[i];
+        sum += fabs(s->high[i]);
         size = fmax(size, p->size);
+        total = fmax(total, p->total);
         r.scale = fmax(r.scale, p->movement / (fabs(s->offsets[i]) * h));
     }
-    r.noise = SAFETY * sqrt(norm) * (line->noise * size + line->slack) / h;
+    double scattered = SAFETY * sqrt(squares) * (line->noise * size + line->slack);
+    double hidden = sum * DBL_EPSILON * total;
+    r.noise = (scattered + hidden) / h;
     r.usable = true;
     return r;
 }
@@ -91,12 +98,40 @@ static double largest(double a, double b, double c)
     return fmax(a, fmax(b, c));
 }
 
+/* What a rung says, given its neighbours. */
+static ag_derivative conclude(const rung *coarse, const rung *middle, const rung *fine,
+                              ag_side side)
+{
+    double truncation =
+        2.0 * largest(fabs(middle->high - middle->low), fabs(middle->high - fine->high),
+                      fabs(coarse->high - middle->high) / 16.0);
+    return (ag_derivative){ middle->high, truncation + middle->noise, middle->scale, middle->h,
+                            side };
+}
+
+/* The one with the smallest error, unless a finer one contradicts it: a narrow bump next to 0
+ * is seen by small steps only. */
+static bool choose(const ag_derivative *all, int n, ag_derivative *derivative)
+{
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        if (all[i].error < all[best].error)
+            best = i;
+    for (int i = best + 1; i < n; i++)
+        if (fabs(all[i].value - all[best].value) > all[i].error + all[best].error)
+            return choose(all + best + 1, n - best - 1, derivative);
+    if (n > 0)
+        *derivative = all[best];
+    return n > 0 && isfinite(derivative->error);
+}
+
 bool ag_derivative_from(ag_line *line, ag_side side, bool like_zero, ag_derivative *derivative)
 {
     const stencil *s = side == AG_SIDE_BOTH ? &central : &right;
-    double direction = side == AG_SIDE_LEFT ? -1.0 : 1.0, h = line->first_step;
+    double direction = side == AG_SIDE_LEFT ? -1.0 : 1.0, h = line->first_step, least = INFINITY;
     rung coarse = { 0 }, middle = { 0 };
-    *derivative = (ag_derivative){ .error = INFINITY, .side = side };
+    ag_derivative all[RUNGS];
+    int n = 0;
     for (int i = 0; i < RUNGS && !line->failed; i++, h /= 2.0) {
         uint64_t branches = line->branches;
         if (!like_zero) {
@@ -105,19 +140,15 @@ bool ag_derivative_from(ag_line *line, ag_side side, bool like_zero, ag_derivati
         }
         rung fine = climb(line, s, direction, h, &branches);
         if (coarse.usable && middle.usable && fine.usable) {
-            double truncation =
-                2.0 * largest(fabs(middle.high - middle.low), fabs(middle.high - fine.high),
-                              fabs(coarse.high - middle.high) / 16.0);
-            double error = truncation + middle.noise;
-            if (error < derivative->error)
-                *derivative = (ag_derivative){ middle.high, error, middle.scale, middle.h, side };
-            else if (middle.noise > 2.0 * derivative->error)
-                break; /* and it only gets larger */
+            all[n] = conclude(&coarse, &middle, &fine, side);
+            least = fmin(least, all[n++].error);
+            if (middle.noise > 2.0 * least && !(line->thorough && h > THOROUGH * line->first_step))
+                break; /* it only gets larger */
         }
         coarse = middle;
         middle = fine;
     }
-    return !line->failed && isfinite(derivative->error);
+    return !line->failed && choose(all, n, derivative);
 }
 
 bool ag_derivative_at(ag_line *line, ag_derivative *derivative)

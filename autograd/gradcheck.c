@@ -14,16 +14,30 @@
 #include <string.h>
 
 #define DEFAULT_RESOLUTION 1e-6
-#define BACKWARD_ROUNDINGS 64.0 /* of the analytic gradient, in units of the noise of y */
+#define BACKWARD_ROUNDINGS 32.0 /* of the analytic gradient, in units of the noise of y .. */
+#define SINGLE_ROUNDINGS 4.0    /* .. or of f32 */
+
+/* The rounding error of the gradient along a direction; scale: of what it is a sum. */
+static double rounding_along(const ag_check *check, const ag_direction *direction, double scale)
+{
+    double squares = 0.0;
+    if (check->single)
+        return SINGLE_ROUNDINGS * FLT_EPSILON * scale;
+    for (int64_t k = direction->from; k < direction->to; k++)
+        squares += check->rounding[k] * check->rounding[k];
+    return ROUNDING_SAFETY * sqrt(squares) + BACKWARD_ROUNDINGS * DBL_EPSILON * scale;
+}
 
 /* The numeric derivative as an interval: from the left and the right of a kink it has two ends. */
 typedef struct interval {
     double low, high, middle, bound;
 } interval;
 
-static interval interval_of(const ag_check *check, const ag_measurement *m)
+static interval interval_of(const ag_check *check, const ag_direction *direction,
+                            const ag_measurement *m)
 {
-    double rounding = BACKWARD_ROUNDINGS * check->noise;
+    double rounding = check->single ? SINGLE_ROUNDINGS * FLT_EPSILON
+                                    : BACKWARD_ROUNDINGS * fmax(check->noise, DBL_EPSILON);
     if (!m->kink) {
         double bound = m->at.error + rounding * m->at.scale;
         return (interval){ m->at.value - bound, m->at.value + bound, m->at.value, bound };
@@ -78,15 +92,13 @@ static double along(const ag_check *check, const ag_direction *direction, const 
 static bool judge_direction(ag_check *check, const ag_direction *direction, const double *gradient,
                             ag_measurement *m, ag_judgement *judgement)
 {
-    static const double other_steps[] = { 0.75, 0.625 };
     double analytic = along(check, direction, gradient);
     *judgement = judge(check, m, analytic);
-    for (int i = 0; i < 2 && judgement->verdict == AG_VERDICT_FAIL; i++) {
-        if (!ag_check_measure(check, direction, other_steps[i], m))
-            return false;
-        *judgement = judge(check, m, analytic);
-    }
-    return true;
+    if (judgement->verdict != AG_VERDICT_FAIL)
+        return true;
+    bool measured = ag_check_measure(check, direction, true, m);
+    *judgement = judge(check, m, analytic);
+    return measured;
 }
 
 /* By both ways to the gradient; the recorded one is judged where it has other bits. */
@@ -94,7 +106,7 @@ static bool check_direction(ag_check *check, const ag_direction *direction)
 {
     ag_measurement m;
     ag_judgement usual, recorded;
-    if (!ag_check_measure(check, direction, 1.0, &m) ||
+    if (!ag_check_measure(check, direction, false, &m) ||
         !judge_direction(check, direction, check->usual, &m, &usual))
         return false;
     if (along(check, direction, check->recorded) != usual.analytic) {

@@ -26,10 +26,12 @@ typedef struct ag_check {
     double *cotangent; /* c */
     double *y;         /* where the inputs were given */
     uint64_t branches; /* there */
+    bool single;       /* some of it is computed in f32, and so is the gradient */
     double noise;      /* the rounding error of y, as a part of its size */
     double *floors;    /* bound / |derivative| of the entries so far */
     int64_t n_floors;
     const double *usual, *recorded; /* dL by every entry, by fused rules and recorded ones */
+    double *rounding;               /* of these: their spread where inputs differ in last bits */
 } ag_check;
 
 /* Ends the check with a verdict that is about the function as a whole. The first one stays.
@@ -59,7 +61,7 @@ typedef struct ag_direction {
 void ag_check_draw_signs(ag_check *check, uint64_t number);
 double ag_direction_sign(const ag_check *check, const ag_direction *direction, int64_t entry);
 
-/* The derivative of L along a direction; first_step is multiplied by factor. */
+/* The derivative of L along a direction. Again: with other steps, and more of them. */
 typedef struct ag_measurement {
     bool found, kink;
     ag_derivative at;          /* without a kink */
@@ -67,11 +69,15 @@ typedef struct ag_measurement {
 } ag_measurement;
 
 /* False if the check has stopped. The inputs are put back. */
-bool ag_check_measure(ag_check *check, const ag_direction *direction, double factor,
+bool ag_check_measure(ag_check *check, const ag_direction *direction, bool again,
                       ag_measurement *measurement);
 
 /* Sets check->noise. */
 bool ag_check_measure_noise(ag_check *check);
+
+/* Every entry to one of its neighbours, relatively 2 DBL_EPSILON away; and all of them back. */
+void ag_check_jiggle(ag_check *check, uint64_t number);
+void ag_check_put_back(ag_check *check);
 
 /* How far L moves when all inputs move by +-t: evidence about a result without a gradient. */
 double ag_check_movement(ag_check *check, double t);

@@ -114,7 +114,8 @@ static bool keep_result(ag_check *check)
     ag_var y;
     if (!ag_check_call(check, &y))
         return false;
-    check->branches = ag_branches_seen(check->context);
+    check->branches = check->context->tape->branches;
+    check->single = check->context->tape->seen_f32;
     check->results = ag_tensor_count(ag_value(y));
     ag_var cotangent = ag_check_cotangent(check->options.seed, y);
     check->y = new_numbers(check, check->results);
@@ -189,8 +190,19 @@ static void move_to(const path *p, double t)
     }
 }
 
+void ag_check_jiggle(ag_check *check, uint64_t number)
+{
+    ag_check_draw_signs(check, number);
+    for (int i = 0; i < check->n; i++) {
+        double *x = check->first[i + 1] > check->first[i] ? entries_of(check, i) : NULL;
+        for (int64_t k = check->first[i]; k < check->first[i + 1]; k++)
+            x[k - check->first[i]] = check->before[k] * (1.0 + 2.0 * DBL_EPSILON * check->signs[k]);
+        ag_node_find(check->inputs[i])->base->version++;
+    }
+}
+
 /* Nothing that saw other values is left, so the versions are what they were too. */
-static void put_back(ag_check *check)
+void ag_check_put_back(ag_check *check)
 {
     for (int i = 0; i < check->n; i++) {
         int64_t count = check->first[i + 1] - check->first[i];
@@ -213,6 +225,7 @@ static void compare_results(const ag_check *check, const ag_tensor *y, ag_probe 
         probe->change += move;
         probe->movement += fabs(move);
         squares += c * now * c * now;
+        probe->total += fabs(c * now);
     }
     probe->size = sqrt(squares);
     probe->usable = isfinite(probe->change) && isfinite(squares);
@@ -227,7 +240,7 @@ static bool probe_function(void *user, ag_probe *probe)
     move_to(p, probe->t);
     ag_branches_watch(check->context, true);
     bool called = ag_check_call(check, &y);
-    probe->branches = ag_branches_seen(check->context);
+    probe->branches = check->context->tape->branches;
     if (called && ag_tensor_count(ag_value(y)) == check->results)
         compare_results(check, ag_value(y), probe);
     ag_tape_rewind(check->context, mark);
@@ -257,13 +270,13 @@ static double slack_of(const ag_check *check, const ag_direction *direction)
     return isfinite(squares) ? DBL_EPSILON * sqrt(squares) : 0.0;
 }
 
-bool ag_check_measure(ag_check *check, const ag_direction *direction, double factor,
-                      ag_measurement *m)
+bool ag_check_measure(ag_check *check, const ag_direction *direction, bool again, ag_measurement *m)
 {
     path p = { check, direction };
     ag_line line = { .evaluate = probe_function,
                      .user = &p,
-                     .first_step = factor * LARGEST_STEP * unit_of(check, direction),
+                     .first_step = (again ? 0.75 : 1.0) * LARGEST_STEP * unit_of(check, direction),
+                     .thorough = again,
                      .noise = check->noise,
                      .slack = slack_of(check, direction),
                      .branches = check->branches };
@@ -274,7 +287,7 @@ bool ag_check_measure(ag_check *check, const ag_direction *direction, double fac
         bool right = ag_derivative_from(&line, AG_SIDE_RIGHT, false, &m->right);
         m->found = m->kink = left && right;
     }
-    put_back(check);
+    ag_check_put_back(check);
     return !line.failed;
 }
 
@@ -295,8 +308,8 @@ bool ag_check_measure_noise(ag_check *check)
         squares += noise * noise;
     }
     if (check->entries > 0)
-        put_back(check);
-    check->noise = fmax(sqrt(squares / NOISE_LINES), DBL_EPSILON / 2.0);
+        ag_check_put_back(check);
+    check->noise = sqrt(squares / NOISE_LINES);
     return !failed;
 }
 
@@ -314,6 +327,6 @@ double ag_check_movement(ag_check *check, double t)
     ag_probe probe = { .t = t };
     ag_check_draw_signs(check, 0);
     probe_function(&p, &probe);
-    put_back(check);
+    ag_check_put_back(check);
     return probe.movement;
 }

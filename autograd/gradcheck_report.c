@@ -50,7 +50,7 @@ static void log_entry(const ag_check *check, const ag_gradcheck_report *where,
         fprintf(file, "  input %d %s [", where->input, where->name);
     for (int i = 0; where->input >= 0 && i < where->rank; i++)
         fprintf(file, i ? ",%lld" : "%lld", (long long)where->index[i]);
-    fprintf(file, "%s%s: got %.10g, want %.10g +- %.2g\n", where->input < 0 ? "" : "]",
+    fprintf(file, "%s%s: got %.17g, want %.17g +- %.2g\n", where->input < 0 ? "" : "]",
             j->recorded ? " (recorded)" : "", j->analytic, j->numeric, j->bound);
 }
 

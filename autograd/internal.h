@@ -67,7 +67,8 @@ typedef struct ag_tape {
     uint32_t locked_below;   /* .. nor name the nodes before this one */
     struct ag_walk *walk;    /* the backward that is under way, if there is one */
     bool watching;           /* a gradient check wants to know the branches taken .. */
-    uint64_t branches;       /* .. all of them, as one number */
+    uint64_t branches;       /* .. all of them, as one number .. */
+    bool seen_f32;           /* .. and whether anything was computed in f32 */
 } ag_tape;
 
 /* The handle's top bit says in which list its index counts. */
@@ -242,7 +243,9 @@ ag_var ag_softmax_over(ag_var x, unsigned axes);
 
 /* Starts anew, or stops. */
 void ag_branches_watch(ag_context *context, bool watch);
-uint64_t ag_branches_seen(const ag_context *context);
+
+/* While watching: the operation that has just run. */
+void ag_branches_note(const ag_node *node);
 
 /* For an operation's .branches: it decides by the sign of input 0, by which of inputs 0
  * and 1 is larger, or its result is the decision. */

@@ -306,8 +306,8 @@ static ag_var apply(const ag_op *op, const ag_var *inputs, int n, const void *op
         ag_tape_truncate(tape, before);
         return ag_poisoned(context);
     }
-    if (tape->watching && op->branches)
-        op->branches(node);
+    if (tape->watching)
+        ag_branches_note(node);
     node->base = base_of(node);
     node->made_at = node->base->version;
     node->requires_gradient = op->vjp && tape->no_grad == 0 &&
