@@ -14,8 +14,11 @@
 #include <string.h>
 
 #define DEFAULT_RESOLUTION 1e-6
-#define BACKWARD_ROUNDINGS 32.0 /* of the analytic gradient, in units of the noise of y .. */
-#define SINGLE_ROUNDINGS 4.0    /* .. or of f32 */
+/* What the gradient itself may be off by. */
+#define BACKWARD_ROUNDINGS 32.0 /* units of eps times the terms that it is a sum of .. */
+#define ROUNDING_SAFETY 8.0     /* .. and its spread, as measured, times this .. */
+#define SINGLE_ROUNDINGS 4.0    /* .. or so many units of f32's eps */
+#define JIGGLES 8
 
 /* The rounding error of the gradient along a direction; scale: of what it is a sum. */
 static double rounding_along(const ag_check *check, const ag_direction *direction, double scale)
@@ -36,14 +39,13 @@ typedef struct interval {
 static interval interval_of(const ag_check *check, const ag_direction *direction,
                             const ag_measurement *m)
 {
-    double rounding = check->single ? SINGLE_ROUNDINGS * FLT_EPSILON
-                                    : BACKWARD_ROUNDINGS * fmax(check->noise, DBL_EPSILON);
     if (!m->kink) {
-        double bound = m->at.error + rounding * m->at.scale;
+        double bound = m->at.error + rounding_along(check, direction, m->at.scale);
         return (interval){ m->at.value - bound, m->at.value + bound, m->at.value, bound };
     }
     const ag_derivative *l = &m->left, *r = &m->right;
-    double bound = fmax(l->error + rounding * l->scale, r->error + rounding * r->scale);
+    double bound =
+        fmax(l->error, r->error) + rounding_along(check, direction, fmax(l->scale, r->scale));
     return (interval){ fmin(l->value, r->value) - bound, fmax(l->value, r->value) + bound,
                        0.5 * (l->value + r->value), bound };
 }
@@ -58,7 +60,8 @@ static bool is_narrow(const ag_check *check, const ag_measurement *m, const inte
     return numeric->bound <= check->options.resolution * fmax(scale, fabs(numeric->middle));
 }
 
-static ag_judgement judge(const ag_check *check, const ag_measurement *m, double analytic)
+static ag_judgement judge(const ag_check *check, const ag_direction *direction,
+                          const ag_measurement *m, double analytic)
 {
     ag_judgement judgement = {
         .verdict = AG_VERDICT_INCONCLUSIVE, .analytic = analytic, .numeric = NAN, .bound = INFINITY
@@ -67,7 +70,7 @@ static ag_judgement judge(const ag_check *check, const ag_measurement *m, double
         judgement.verdict = AG_VERDICT_FAIL;
     if (!m->found)
         return judgement;
-    interval numeric = interval_of(check, m);
+    interval numeric = interval_of(check, direction, m);
     double allowed = check->options.tolerance * fmax(fabs(analytic), fabs(numeric.middle));
     judgement.numeric = numeric.middle;
     judgement.bound = (numeric.high - numeric.low) / 2.0 + allowed;
@@ -93,11 +96,11 @@ static bool judge_direction(ag_check *check, const ag_direction *direction, cons
                             ag_measurement *m, ag_judgement *judgement)
 {
     double analytic = along(check, direction, gradient);
-    *judgement = judge(check, m, analytic);
+    *judgement = judge(check, direction, m, analytic);
     if (judgement->verdict != AG_VERDICT_FAIL)
         return true;
     bool measured = ag_check_measure(check, direction, true, m);
-    *judgement = judge(check, m, analytic);
+    *judgement = judge(check, direction, m, analytic);
     return measured;
 }
 
@@ -177,6 +180,37 @@ static double *analytic_gradients(ag_check *check, unsigned flags)
     return check->report->message[0] ? NULL : flat;
 }
 
+/* How much the gradient's entries scatter where the inputs differ in their last bits: where
+ * backward subtracts numbers that are nearly equal, as in a saturated softmax, that
+ * is more than a rounding or two. */
+static bool measure_rounding(ag_check *check)
+{
+    check->rounding =
+        ag_memory_new(check->context, AG_STEP, (size_t)check->entries * sizeof(double));
+    if (!check->rounding)
+        return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
+    for (int64_t k = 0; k < check->entries; k++)
+        check->rounding[k] = 0.0;
+    int count = 0;
+    bool going = true;
+    for (int i = 0; i < JIGGLES && going; i++) {
+        ag_memory_mark memory = ag_memory_mark_step(check->context);
+        ag_check_jiggle(check, (uint64_t)i);
+        ag_branches_watch(check->context, true);
+        const double *moved = analytic_gradients(check, 0);
+        bool same = check->context->tape->branches == check->branches;
+        for (int64_t k = 0; moved && same && k < check->entries; k++)
+            check->rounding[k] += (moved[k] - check->usual[k]) * (moved[k] - check->usual[k]);
+        count += same;
+        going = moved != NULL;
+        ag_memory_rewind_step(check->context, memory);
+    }
+    ag_check_put_back(check);
+    for (int64_t k = 0; k < check->entries; k++)
+        check->rounding[k] = count > 0 ? sqrt(check->rounding[k] / count) : 0.0;
+    return going;
+}
+
 /* ---- The check ---- */
 
 static bool check_inputs(ag_check *check)
@@ -229,7 +263,7 @@ static void run(ag_check *check)
     bool ready = count_entries(check) && ag_check_settle(check) &&
                  (check->usual = analytic_gradients(check, 0)) &&
                  (check->recorded = analytic_gradients(check, AG_CREATE_GRAPH)) &&
-                 ag_check_measure_noise(check);
+                 measure_rounding(check) && ag_check_measure_noise(check);
     if (ready && check->options.directions > 0)
         check_directions(check);
     else if (ready)
