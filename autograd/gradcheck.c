@@ -11,6 +11,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DEFAULT_RESOLUTION 1e-6
@@ -19,6 +20,49 @@
 #define ROUNDING_SAFETY 8.0     /* .. and its spread, as measured, times this .. */
 #define SINGLE_ROUNDINGS 4.0    /* .. or so many units of f32's eps */
 #define JIGGLES 8
+
+/* ---- The gradients that are checked ---- */
+
+/* The result asks for no gradient: does it depend on the inputs all the same? */
+static bool stop_unconnected(ag_check *check)
+{
+    double t = 0.125, movement = check->entries > 0 ? ag_check_movement(check, t) : 0.0;
+    ag_fail(check->context, AG_ERR_STATE,
+            "gradcheck: no gradient leads from the result to the inputs");
+    if (movement > 0.0)
+        return ag_check_stop(
+            check, AG_VERDICT_UNCONNECTED,
+            "no gradient leads from the result to the inputs, but the result moves "
+            "by %.3g when they move by %g",
+            movement, t);
+    return ag_check_stop(check, AG_VERDICT_UNCONNECTED,
+                         "the result does not depend on anything that asks for a gradient");
+}
+
+/* The gradients of L by the engine, in one of the two ways, as one array. */
+static double *analytic_gradients(ag_check *check, unsigned flags)
+{
+    ag_context *context = check->context;
+    double *flat = ag_memory_new(context, AG_STEP, (size_t)check->entries * sizeof *flat);
+    ag_var *gradients = ag_memory_new(context, AG_STEP, (size_t)check->n * sizeof *gradients), y;
+    ag_tape_mark mark = ag_tape_mark_now(context);
+    if (flat && gradients && ag_check_call(check, &y)) {
+        if (!ag_requires_gradient(y))
+            stop_unconnected(check);
+        else
+            ag_grad_from(y, ag_check_cotangent(check->options.seed, y), check->inputs, check->n,
+                         gradients, flags);
+    }
+    for (int i = 0; i < check->n && !context->error && !check->report->message[0]; i++)
+        for (int64_t k = check->first[i]; k < check->first[i + 1]; k++)
+            flat[k] = ag_tensor_at(ag_value(gradients[i]), k - check->first[i]);
+    if (context->error)
+        ag_check_stop(check, AG_VERDICT_ERROR, "%s", context->message);
+    ag_tape_rewind(context, mark);
+    return check->report->message[0] ? NULL : flat;
+}
+
+/* ---- Judging ---- */
 
 /* The rounding error of the gradient along a direction; scale: of what it is a sum. */
 static double rounding_along(const ag_check *check, const ag_direction *direction, double scale)
@@ -90,8 +134,32 @@ static double along(const ag_check *check, const ag_direction *direction, const 
     return sum;
 }
 
+/* How far the gradient at 0 is from what its neighbours at a spacing of h / 2 suggest,
+ * g_0 ~ (56 (g_1 + g_-1) - 28 (g_2 + g_-2) + 8 (g_3 + g_-3) - (g_4 + g_-4)) / 70. Differences with
+ * that step cannot see a narrow bump of L next to 0, such as the last traces of a saturated
+ * softmax, but the gradient sees it, and then it is not smooth. */
+static bool measure_roughness(ag_check *check, const ag_direction *direction, double h,
+                              unsigned flags, double *roughness)
+{
+    static const double weights[] = { -1., 56. / 70, -28. / 70, 8. / 70, -1. / 70 };
+    bool going = true;
+    double sum = 0.0;
+    for (int i = -4; i <= 4 && going; i++) {
+        ag_memory_mark memory = ag_memory_mark_step(check->context);
+        ag_check_move(check, direction, 0.5 * i * h);
+        const double *gradient = analytic_gradients(check, flags);
+        going = gradient != NULL;
+        sum += going ? weights[abs(i)] * along(check, direction, gradient) : 0.0;
+        ag_memory_rewind_step(check->context, memory);
+    }
+    ag_check_put_back(check);
+    *roughness = 2.0 * fabs(sum);
+    return going;
+}
+
 /* A measurement can be wrong by chance, where the function is steeper than the steps
- * resolve. So a failure must show with other steps as well. */
+ * resolve. So a failure must show with other steps as well, and the gradient must be as smooth
+ * as the differences say that the function is. */
 static bool judge_direction(ag_check *check, const ag_direction *direction, const double *gradient,
                             ag_measurement *m, ag_judgement *judgement)
 {
@@ -99,9 +167,16 @@ static bool judge_direction(ag_check *check, const ag_direction *direction, cons
     *judgement = judge(check, direction, m, analytic);
     if (judgement->verdict != AG_VERDICT_FAIL)
         return true;
-    bool measured = ag_check_measure(check, direction, true, m);
+    bool going = ag_check_measure(check, direction, true, m);
     *judgement = judge(check, direction, m, analytic);
-    return measured;
+    if (!going || judgement->verdict != AG_VERDICT_FAIL || !m->found || m->kink)
+        return going;
+    double roughness;
+    unsigned flags = gradient == check->usual ? 0 : AG_CREATE_GRAPH;
+    going = measure_roughness(check, direction, m->at.step, flags, &roughness);
+    m->at.error += roughness;
+    *judgement = judge(check, direction, m, analytic);
+    return going;
 }
 
 /* By both ways to the gradient; the recorded one is judged where it has other bits. */
@@ -137,47 +212,6 @@ static void check_directions(ag_check *check)
         if (!check_direction(check, &(ag_direction){ 0, check->entries }))
             return;
     }
-}
-
-/* ---- The gradients that are checked ---- */
-
-/* The result asks for no gradient: does it depend on the inputs all the same? */
-static bool stop_unconnected(ag_check *check)
-{
-    double t = 0.125, movement = check->entries > 0 ? ag_check_movement(check, t) : 0.0;
-    ag_fail(check->context, AG_ERR_STATE,
-            "gradcheck: no gradient leads from the result to the inputs");
-    if (movement > 0.0)
-        return ag_check_stop(
-            check, AG_VERDICT_UNCONNECTED,
-            "no gradient leads from the result to the inputs, but the result moves "
-            "by %.3g when they move by %g",
-            movement, t);
-    return ag_check_stop(check, AG_VERDICT_UNCONNECTED,
-                         "the result does not depend on anything that asks for a gradient");
-}
-
-/* The gradients of L by the engine, in one of the two ways, as one array. */
-static double *analytic_gradients(ag_check *check, unsigned flags)
-{
-    ag_context *context = check->context;
-    double *flat = ag_memory_new(context, AG_STEP, (size_t)check->entries * sizeof *flat);
-    ag_var *gradients = ag_memory_new(context, AG_STEP, (size_t)check->n * sizeof *gradients), y;
-    ag_tape_mark mark = ag_tape_mark_now(context);
-    if (flat && gradients && ag_check_call(check, &y)) {
-        if (!ag_requires_gradient(y))
-            stop_unconnected(check);
-        else
-            ag_grad_from(y, ag_check_cotangent(check->options.seed, y), check->inputs, check->n,
-                         gradients, flags);
-    }
-    for (int i = 0; i < check->n && !context->error && !check->report->message[0]; i++)
-        for (int64_t k = check->first[i]; k < check->first[i + 1]; k++)
-            flat[k] = ag_tensor_at(ag_value(gradients[i]), k - check->first[i]);
-    if (context->error)
-        ag_check_stop(check, AG_VERDICT_ERROR, "%s", context->message);
-    ag_tape_rewind(context, mark);
-    return check->report->message[0] ? NULL : flat;
 }
 
 /* How much the gradient's entries scatter where the inputs differ in their last bits: where

@@ -75,6 +75,9 @@ bool ag_check_measure(ag_check *check, const ag_direction *direction, bool again
 /* Sets check->noise. */
 bool ag_check_measure_noise(ag_check *check);
 
+/* The entries of a direction by +-t from where they were given. */
+void ag_check_move(ag_check *check, const ag_direction *direction, double t);
+
 /* Every entry to one of its neighbours, relatively 2 DBL_EPSILON away; and all of them back. */
 void ag_check_jiggle(ag_check *check, uint64_t number);
 void ag_check_put_back(ag_check *check);

@@ -174,18 +174,17 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static void move_to(const path *p, double t)
+void ag_check_move(ag_check *check, const ag_direction *direction, double t)
 {
-    ag_check *check = p->check;
     for (int i = 0; i < check->n; i++) {
         int64_t first = check->first[i];
-        int64_t from = larger(p->direction->from, first);
-        int64_t to = smaller(p->direction->to, check->first[i + 1]);
+        int64_t from = larger(direction->from, first);
+        int64_t to = smaller(direction->to, check->first[i + 1]);
         if (from >= to)
             continue;
         double *x = entries_of(check, i);
         for (int64_t k = from; k < to; k++)
-            x[k - first] = check->before[k] + t * ag_direction_sign(check, p->direction, k);
+            x[k - first] = check->before[k] + t * ag_direction_sign(check, direction, k);
         ag_node_find(check->inputs[i])->base->version++;
     }
 }
@@ -237,7 +236,7 @@ static bool probe_function(void *user, ag_probe *probe)
     ag_check *check = p->check;
     ag_tape_mark mark = ag_tape_mark_now(check->context);
     ag_var y;
-    move_to(p, probe->t);
+    ag_check_move(check, p->direction, probe->t);
     ag_branches_watch(check->context, true);
     bool called = ag_check_call(check, &y);
     probe->branches = check->context->tape->branches;
