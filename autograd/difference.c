@@ -167,17 +167,24 @@ bool ag_derivative_at(ag_line *line, ag_derivative *derivative)
     return found && !line->failed;
 }
 
-/* L(t) - L(-t) = 2 L' t + O(t^3): with t = i unit / 2^22, i = 1 .. 8, the third-order term
- * is below 2^-57, and what is left after a fit of the line s i is rounding. */
-double ag_measure_noise(ag_probe_function *evaluate, void *user, double unit, bool *failed)
+/* L(t) - L(-t) = 2 L' t + O(t^3): with t = i smallest, i = 1 .. 8, the third-order term
+ * is below 2^-57, and what is left after a fit of the line s i is rounding. A kink
+ * at 0 leaves it a line; one between the probes does not, and shows in their branches. */
+static bool measure_noise(ag_probe_function *evaluate, void *user, double smallest, double *noise,
+                          bool *failed)
 {
     enum { PAIRS = 8 };
     double difference[PAIRS + 1], size = 0.0, slope = 0.0, squares = 0.0, rest = 0.0;
+    uint64_t right_branches = 0, left_branches = 0;
     for (int i = 1; i <= PAIRS; i++) {
-        ag_probe right_of = { .t = i * ldexp(unit, -22) }, left_of = { .t = -right_of.t };
+        ag_probe right_of = { .t = i * smallest }, left_of = { .t = -right_of.t };
         *failed = !evaluate(user, &right_of) || !evaluate(user, &left_of);
         if (*failed || !right_of.usable || !left_of.usable)
-            return 0.0;
+            return false;
+        if (i > 1 && (right_of.branches != right_branches || left_of.branches != left_branches))
+            return false;
+        right_branches = right_of.branches;
+        left_branches = left_of.branches;
         difference[i] = right_of.change - left_of.change;
         size = fmax(size, fmax(right_of.size, left_of.size));
         slope += i * difference[i];
@@ -187,5 +194,16 @@ double ag_measure_noise(ag_probe_function *evaluate, void *user, double unit, bo
     for (int i = 1; i <= PAIRS; i++)
         rest += (difference[i] - slope * i) * (difference[i] - slope * i);
     /* each difference has the errors of two values; one degree of freedom went into the slope */
-    return size > 0.0 ? sqrt(rest / (2 * (PAIRS - 1))) / size : 0.0;
+    *noise = size > 0.0 ? sqrt(rest / (2 * (PAIRS - 1))) / size : 0.0;
+    return true;
+}
+
+bool ag_measure_noise(ag_probe_function *evaluate, void *user, double unit, double *noise,
+                      bool *failed)
+{
+    *failed = false;
+    for (int exponent = -22; exponent >= -46 && !*failed; exponent -= 6)
+        if (measure_noise(evaluate, user, ldexp(unit, exponent), noise, failed))
+            return true;
+    return false;
 }

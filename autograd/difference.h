@@ -56,7 +56,8 @@ bool ag_derivative_at(ag_line *line, ag_derivative *derivative);
 
 /* The rounding error of L near 0 as a part of size, from how far the differences
  * L(t) - L(-t) at eight tiny t are from lying on a line; unit is a typical size
- * of the inputs. 0 if it cannot be told. */
-double ag_measure_noise(ag_probe_function *evaluate, void *user, double unit, bool *failed);
+ * of the inputs. False if it cannot be told, because of kinks, or evaluate failed. */
+bool ag_measure_noise(ag_probe_function *evaluate, void *user, double unit, double *noise,
+                      bool *failed);
 
 #endif

@@ -66,6 +66,7 @@ typedef struct ag_measurement {
     bool found, kink;
     ag_derivative at;          /* without a kink */
     ag_derivative left, right; /* with one */
+    double bend; /* and how far the derivatives by each entry of y differ: sum |c_i (r_i - l_i)| */
 } ag_measurement;
 
 /* False if the check has stopped. The inputs are put back. */

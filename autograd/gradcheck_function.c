@@ -269,6 +269,33 @@ static double slack_of(const ag_check *check, const ag_direction *direction)
     return isfinite(squares) ? DBL_EPSILON * sqrt(squares) : 0.0;
 }
 
+/* sum_i |c_i (y_i(h) + y_i(-h) - 2 y_i(0))| / h: the sum of the kinks, none of which cancels
+ * another of another result. */
+static bool measure_bend(ag_check *check, const ag_direction *direction, double h, double *bend)
+{
+    bool going = true;
+    ag_tape_mark outer = ag_tape_mark_now(check->context);
+    double *bends = new_numbers(check, check->results);
+    if (!bends)
+        return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
+    for (int side = 0; side < 2 && going; side++) {
+        ag_tape_mark mark = ag_tape_mark_now(check->context);
+        ag_var y;
+        ag_check_move(check, direction, side ? -h : h);
+        going = ag_check_call(check, &y);
+        for (int64_t i = 0; going && i < check->results; i++) {
+            double move = ag_tensor_at(ag_value(y), i) - check->y[i];
+            bends[i] = side ? bends[i] + move : move;
+        }
+        ag_tape_rewind(check->context, mark);
+    }
+    *bend = 0.0;
+    for (int64_t i = 0; going && i < check->results; i++)
+        *bend += fabs(check->cotangent[i] * bends[i]) / h;
+    ag_tape_rewind(check->context, outer);
+    return going;
+}
+
 bool ag_check_measure(ag_check *check, const ag_direction *direction, bool again, ag_measurement *m)
 {
     path p = { check, direction };
@@ -285,6 +312,9 @@ bool ag_check_measure(ag_check *check, const ag_direction *direction, bool again
         bool left = ag_derivative_from(&line, AG_SIDE_LEFT, false, &m->left);
         bool right = ag_derivative_from(&line, AG_SIDE_RIGHT, false, &m->right);
         m->found = m->kink = left && right;
+        if (m->kink)
+            line.failed =
+                !measure_bend(check, direction, fmin(m->left.step, m->right.step), &m->bend);
     }
     ag_check_put_back(check);
     return !line.failed;
@@ -297,18 +327,21 @@ static ag_direction all_entries(const ag_check *check)
 
 bool ag_check_measure_noise(ag_check *check)
 {
-    double squares = 0.0;
+    double squares = 0.0, noise;
+    int lines = 0;
     ag_direction all = all_entries(check);
     path p = { check, &all };
     bool failed = false;
     for (int i = 0; i < NOISE_LINES && !failed && check->entries > 0; i++) {
         ag_check_draw_signs(check, (uint64_t)i);
-        double noise = ag_measure_noise(probe_function, &p, unit_of(check, &all), &failed);
+        if (!ag_measure_noise(probe_function, &p, unit_of(check, &all), &noise, &failed))
+            continue;
         squares += noise * noise;
+        lines++;
     }
     if (check->entries > 0)
         ag_check_put_back(check);
-    check->noise = sqrt(squares / NOISE_LINES);
+    check->noise = lines > 0 ? sqrt(squares / lines) : 0.0;
     return !failed;
 }
 
