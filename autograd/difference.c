@@ -168,13 +168,15 @@ bool ag_derivative_at(ag_line *line, ag_derivative *derivative)
 }
 
 /* L(t) - L(-t) = 2 L' t + O(t^3): with t = i smallest, i = 1 .. 8, the third-order term
- * is below 2^-57, and what is left after a fit of the line s i is rounding. A kink
- * at 0 leaves it a line; one between the probes does not, and shows in their branches. */
+ * is below 2^-57, and what is left after a fit of a line is rounding. A kink nearer
+ * than the first probe leaves it a line; one between the probes does not, and shows in their
+ * branches. */
 static bool measure_noise(ag_probe_function *evaluate, void *user, double smallest, double *noise,
                           bool *failed)
 {
     enum { PAIRS = 8 };
-    double difference[PAIRS + 1], size = 0.0, slope = 0.0, squares = 0.0, rest = 0.0;
+    const double middle = (PAIRS + 1) / 2.0;
+    double difference[PAIRS + 1], size = 0.0, slope = 0.0, mean = 0.0, squares = 0.0, rest = 0.0;
     uint64_t right_branches = 0, left_branches = 0;
     for (int i = 1; i <= PAIRS; i++) {
         ag_probe right_of = { .t = i * smallest }, left_of = { .t = -right_of.t };
@@ -187,14 +189,17 @@ static bool measure_noise(ag_probe_function *evaluate, void *user, double smalle
         left_branches = left_of.branches;
         difference[i] = right_of.change - left_of.change;
         size = fmax(size, fmax(right_of.size, left_of.size));
-        slope += i * difference[i];
-        squares += i * i;
+        mean += difference[i] / PAIRS;
+        slope += (i - middle) * difference[i];
+        squares += (i - middle) * (i - middle);
     }
     slope /= squares;
-    for (int i = 1; i <= PAIRS; i++)
-        rest += (difference[i] - slope * i) * (difference[i] - slope * i);
-    /* each difference has the errors of two values; one degree of freedom went into the slope */
-    *noise = size > 0.0 ? sqrt(rest / (2 * (PAIRS - 1))) / size : 0.0;
+    for (int i = 1; i <= PAIRS; i++) {
+        double residual = difference[i] - mean - slope * (i - middle);
+        rest += residual * residual;
+    }
+    /* each difference has the errors of two values; two degrees of freedom went into the line */
+    *noise = size > 0.0 ? sqrt(rest / (2 * (PAIRS - 2))) / size : 0.0;
     return true;
 }
 
