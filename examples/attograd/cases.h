@@ -56,9 +56,10 @@ typedef struct ag_layer_case {
 
 typedef struct ag_case_result {
     const char *name, *kind;
-    bool passed;
-    int64_t entries;
-    double worst;      /* the largest disagreement, in units of what is allowed there */
+    ag_verdict verdict; /* the most serious of its checks */
+    int64_t entries, failures, inconclusive, kinks;
+    double floor;      /* of its checks: the largest median of relative errors that are seen */
+    double worst;      /* the largest disagreement, in units of the bound there */
     char at[128];      /* where that is */
     char message[512]; /* what went wrong, or "" */
 } ag_case_result;
@@ -78,6 +79,9 @@ void ag_case_run(int i, ag_case_result *result);
 /* Builds the layer and its inputs, and checks it (layer_cases.c). */
 void ag_layer_case_run(const ag_layer_case *layer, bool second, ag_case_result *result);
 void ag_op_case_run(const ag_op_case *op, bool second, ag_case_result *result);
+
+/* Whether something is wrong: a fail, or no verdict. */
+bool ag_case_failed(const ag_case_result *result);
 
 /* Adds what one check found to a result. */
 void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report);

@@ -43,11 +43,31 @@ static bool is_second_order(int i)
     return i >= first_order_count();
 }
 
+/* Of verdicts on the same case the most serious one counts. */
+static int seriousness(ag_verdict verdict)
+{
+    return verdict == AG_VERDICT_PASS           ? 0
+           : verdict == AG_VERDICT_KINK         ? 1
+           : verdict == AG_VERDICT_INCONCLUSIVE ? 2
+           : verdict == AG_VERDICT_FAIL         ? 3
+                                                : 4;
+}
+
+bool ag_case_failed(const ag_case_result *result)
+{
+    return seriousness(result->verdict) > 2;
+}
+
 void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report)
 {
     bool first = result->entries == 0;
     result->entries += report->entries;
-    result->passed = result->passed && report->passed;
+    result->failures += report->failures;
+    result->inconclusive += report->inconclusive;
+    result->kinks += report->kinks;
+    result->floor = report->floor > result->floor ? report->floor : result->floor;
+    if (seriousness(report->verdict) > seriousness(result->verdict))
+        result->verdict = report->verdict;
     if (report->message[0] && !result->message[0])
         snprintf(result->message, sizeof result->message, "%s", report->message);
     if (report->entries == 0 || (!first && !(report->worst > result->worst)))
@@ -65,7 +85,9 @@ void ag_case_run(int i, ag_case_result *result)
 {
     bool second;
     int place = place_of(i, &second), ops = ag_op_case_count();
-    *result = (ag_case_result){ .name = ag_case_name(i), .kind = ag_case_kind(i), .passed = true };
+    *result = (ag_case_result){ .name = ag_case_name(i),
+                                .kind = ag_case_kind(i),
+                                .verdict = AG_VERDICT_PASS };
     if (place < ops)
         ag_op_case_run(ag_op_case_at(place), second, result);
     else
@@ -98,18 +120,30 @@ static int unknown_case(const char *asked)
     return 2;
 }
 
+static void print_head(void)
+{
+    printf("floor: the relative error of a gradient that is seen in half of the entries\n"
+           "worst: the largest disagreement, in units of the bound there; above 1 fails\n"
+           "incon.: entries where the bound is too wide to say much, as where a function is "
+           "saturated\n\n"
+           "%-12s  %-5s  %-38s %5s %5s  %7s  %7s\n",
+           "verdict", "kind", "case", "entr.", "incon", "floor", "worst");
+}
+
 static void print_text(const ag_case_result *result, bool second)
 {
     char name[64];
     full_name(result->name, second, name, sizeof name);
-    printf("%-4s  %-5s  %-44s %6lld entries  ", result->passed ? "pass" : "FAIL", result->kind,
-           name, (long long)result->entries);
+    printf("%-12s  %-5s  %-38s %5lld",
+           ag_case_failed(result) ? "FAIL" : ag_verdict_name(result->verdict), result->kind, name,
+           (long long)result->entries);
     if (result->message[0])
-        printf("%s\n", result->message);
+        printf("  %s\n", result->message);
     else if (result->entries == 0)
-        printf("has no gradient\n");
+        printf("  has no gradient\n");
     else
-        printf("worst %.1e at %s\n", result->worst, result->at);
+        printf(" %5lld  %7.0e  %7.0e at %s\n", (long long)result->inconclusive, result->floor,
+               result->worst, result->at);
 }
 
 /* Strings in JSON; a message may hold a quote. */
@@ -130,15 +164,19 @@ static void print_json(const ag_case_result *result, bool second)
     full_name(result->name, second, name, sizeof name);
     printf("{\"case\":");
     print_json_string(name);
-    printf(",\"kind\":\"%s\",\"entries\":%lld,\"worst\":", result->kind,
-           (long long)result->entries);
+    printf(",\"kind\":\"%s\",\"entries\":%lld,\"failures\":%lld,\"inconclusive\":%lld,"
+           "\"kinks\":%lld,\"floor\":%.3e,\"worst\":",
+           result->kind, (long long)result->entries, (long long)result->failures,
+           (long long)result->inconclusive, (long long)result->kinks, result->floor);
     if (result->worst < 1e300) /* neither NaN nor infinite */
         printf("%.3e", result->worst);
     else
         printf("null");
     printf(",\"at\":");
     print_json_string(result->at);
-    printf(",\"verdict\":\"%s\"}\n", result->passed ? "pass" : "fail");
+    printf(",\"message\":");
+    print_json_string(result->message);
+    printf(",\"verdict\":\"%s\"}\n", ag_verdict_name(result->verdict));
 }
 
 int ag_cmd_check(int argc, char **argv)
@@ -150,28 +188,31 @@ int ag_cmd_check(int argc, char **argv)
         ag_options_read(argc, argv, options, 1, &asked, 1, "attograd check [CASE] [--json]");
     if (words < 0)
         return 2;
-    int count = 0, passed = 0;
+    int count = 0, failed = 0;
+    int64_t entries = 0, inconclusive = 0;
     double start = ag_report_now();
     for (int i = 0; i < ag_case_count(); i++) {
         if (words == 1 && !asked_for(asked, i))
             continue;
+        if (count++ == 0 && !json)
+            print_head();
         ag_case_result result;
         ag_case_run(i, &result);
         (json ? print_json : print_text)(&result, is_second_order(i));
         fflush(stdout);
-        count++;
-        passed += result.passed;
+        failed += ag_case_failed(&result);
+        entries += result.entries;
+        inconclusive += result.inconclusive;
     }
     if (count == 0)
         return unknown_case(asked);
     double seconds = ag_report_now() - start;
     if (json)
-        printf("{\"event\":\"done\",\"cases\":%d,\"passed\":%d,\"failed\":%d,\"seconds\":%.3f}\n",
-               count, passed, count - passed, seconds);
+        printf("{\"event\":\"done\",\"cases\":%d,\"passed\":%d,\"failed\":%d,\"entries\":%lld,"
+               "\"inconclusive\":%lld,\"seconds\":%.3f}\n",
+               count, count - failed, failed, (long long)entries, (long long)inconclusive, seconds);
     else
-        printf(
-            "worst: the largest disagreement, in units of what is allowed there (above 1 fails)\n"
-            "%d cases: %d passed, %d failed, in %.2f s\n",
-            count, passed, count - passed, seconds);
-    return passed == count ? 0 : 1;
+        printf("%d cases: %d passed, %d failed; %lld entries, %lld of them inconclusive; %.2f s\n",
+               count, count - failed, failed, (long long)entries, (long long)inconclusive, seconds);
+    return failed > 0;
 }

@@ -61,6 +61,6 @@ ParameterizedTest(int *i, check_cases, passes)
 {
     ag_case_result result;
     ag_case_run(*i, &result);
-    cr_expect(result.passed, "%s (%s): %s, worst %g at %s", result.name, result.kind,
+    cr_expect(!ag_case_failed(&result), "%s (%s): %s, worst %g at %s", result.name, result.kind,
               result.message, result.worst, result.at);
 }

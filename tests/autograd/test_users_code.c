@@ -232,8 +232,8 @@ Test(users_code, check_in_the_middle_of_a_step)
     cr_expect(ag_gradcheck(ctx, tanh_of, NULL, &x, 1, NULL, NULL));
     cr_expect(ag_backward(loss), "%s", ag_error_message(ctx));
     cr_expect(ag_gradcheck(ctx, tanh_of, NULL, &x, 1, &(ag_gradcheck_options){ .seed = 7 }, NULL));
-    cr_expect(
-        !ag_gradcheck(ctx, tanh_of, NULL, &x, 1, &(ag_gradcheck_options){ .step = -1 }, NULL));
+    cr_expect(!ag_gradcheck(ctx, tanh_of, NULL, &x, 1, &(ag_gradcheck_options){ .resolution = -1 },
+                            NULL));
     cr_expect(ag_status(ctx) == AG_ERR_ARGUMENT);
     ag_context_free(ctx);
 }

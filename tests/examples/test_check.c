@@ -20,7 +20,7 @@ Test(check, all_cases_pass)
     ag_test_run run = ag_test_program("check", NULL);
     cr_expect_eq(run.status, 0);
     cr_expect(!strstr(run.output, "FAIL"));
-    cr_expect_eq(lines_in(run.output), ag_case_count() + 2, "a line a case, and two at the end");
+    cr_expect_eq(lines_in(run.output), ag_case_count() + 6, "a head, a line a case, a sum");
     char last[64];
     snprintf(last, sizeof last, "%d cases: %d passed, 0 failed", ag_case_count(), ag_case_count());
     cr_expect(strstr(run.output, last), "%s", run.output);
@@ -30,16 +30,21 @@ Test(check, all_cases_pass)
 /* Each line is exactly what was promised, with nothing before, between or after. */
 static void expect_case_line(char *line)
 {
-    char name[128], kind[8], worst[32], at[128], verdict[8];
-    int entries = -1, used = 0;
-    int read =
-        sscanf(line,
-               "{\"case\":\"%127[^\"]\",\"kind\":\"%7[^\"]\",\"entries\":%d,\"worst\":%31[^,],"
-               "\"at\":\"%127[^\"]\",\"verdict\":\"%7[^\"]\"}%n",
-               name, kind, &entries, worst, at, verdict, &used);
-    cr_expect(read == 6 && line[used] == '\0', "%s", line);
+    char name[128], kind[8], worst[32], at[128], verdict[16];
+    int entries = -1, failures = -1, inconclusive = -1, kinks = -1, used = 0;
+    double floor = -1;
+    int read = sscanf(line,
+                      "{\"case\":\"%127[^\"]\",\"kind\":\"%7[^\"]\",\"entries\":%d,\"failures\":%d,"
+                      "\"inconclusive\":%d,\"kinks\":%d,\"floor\":%lf,\"worst\":%31[^,],"
+                      "\"at\":\"%127[^\"]\",\"message\":\"\",\"verdict\":\"%15[^\"]\"}%n",
+                      name, kind, &entries, &failures, &inconclusive, &kinks, &floor, worst, at,
+                      verdict, &used);
+    cr_expect(read == 10 && line[used] == '\0', "%s", line);
     cr_expect(!strcmp(kind, "op") || !strcmp(kind, "layer"), "%s", line);
-    cr_expect(!strcmp(verdict, "pass") && entries > 0 && atof(worst) <= 1.0, "%s", line);
+    cr_expect(!strcmp(verdict, inconclusive > 0 ? "inconclusive" : "pass"), "%s", line);
+    cr_expect(entries > inconclusive && failures == 0 && kinks == 0 && atof(worst) <= 1.0, "%s",
+              line);
+    cr_expect(floor > 0.0 && floor < 1e-6, "%s", line);
 }
 
 Test(check, json_of_one_operation)
@@ -47,6 +52,7 @@ Test(check, json_of_one_operation)
     ag_test_run run = ag_test_program("check softmax --json", NULL);
     cr_expect_eq(run.status, 0);
     int cases = 0, counted = -1, passed = -1, failed = -1, used = 0;
+    int entries = -1, inconclusive = -1;
     double seconds = -1;
     char *next, *line = run.output;
     for (; (next = strchr(line, '\n')); line = next + 1) {
@@ -57,9 +63,9 @@ Test(check, json_of_one_operation)
         } else {
             int read = sscanf(line,
                               "{\"event\":\"done\",\"cases\":%d,\"passed\":%d,\"failed\":%d,"
-                              "\"seconds\":%lf}%n",
-                              &counted, &passed, &failed, &seconds, &used);
-            cr_expect(read == 4 && line[used] == '\0', "%s", line);
+                              "\"entries\":%d,\"inconclusive\":%d,\"seconds\":%lf}%n",
+                              &counted, &passed, &failed, &entries, &inconclusive, &seconds, &used);
+            cr_expect(read == 6 && entries > inconclusive && line[used] == '\0', "%s", line);
         }
     }
     cr_expect(*line == '\0', "the output ends with a line");
@@ -112,8 +118,8 @@ Test(check, a_case_can_fail)
     const ag_op_case wrong = {
         .name = "wrong", .covers = "add", .f = nothing, .n = 1, .inputs = { { AG_ANY, 1, { 3 } } }
     };
-    ag_case_result result = { .name = "wrong", .passed = true };
+    ag_case_result result = { .name = "wrong", .verdict = AG_VERDICT_PASS };
     ag_op_case_run(&wrong, false, &result);
-    cr_expect(!result.passed);
+    cr_expect(ag_case_failed(&result));
     cr_expect(strstr(result.message, "no result"), "%s", result.message);
 }
