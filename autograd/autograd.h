@@ -471,6 +471,10 @@ typedef struct ag_gradcheck_report {
     double analytic, numeric, ratio; /* ratio = analytic / numeric */
     double bound;                    /* the derivative is within this of numeric */
     bool recorded;                   /* that analytic value came with AG_CREATE_GRAPH */
+    bool directions;                 /* entries counts directions; one that fails is cut in halves
+                                        until an entry is found that fails, which is the worst then */
+    char suspect[64];                /* what the input that fails looks like: "zero", "sign",
+                                        "factor 2", "transposed", "3 of 12 entries", .. */
     char message[512];               /* why there was nothing to compare, or "" */
 } ag_gradcheck_report;
 

@@ -43,7 +43,7 @@ static bool stop_unconnected(ag_check *check)
 static double *analytic_gradients(ag_check *check, unsigned flags)
 {
     ag_context *context = check->context;
-    double *flat = ag_memory_new(context, AG_STEP, (size_t)check->entries * sizeof *flat);
+    double *flat = ag_check_numbers(check, check->entries);
     ag_var *gradients = ag_memory_new(context, AG_STEP, (size_t)check->n * sizeof *gradients), y;
     ag_tape_mark mark = ag_tape_mark_now(context);
     if (flat && gradients && ag_check_call(check, &y)) {
@@ -183,36 +183,74 @@ static bool judge_direction(ag_check *check, const ag_direction *direction, cons
 }
 
 /* By both ways to the gradient; the recorded one is judged where it has other bits. */
-static bool check_direction(ag_check *check, const ag_direction *direction)
+static bool check_direction(ag_check *check, const ag_direction *direction, ag_judgement *judgement)
 {
     ag_measurement m;
-    ag_judgement usual, recorded;
     if (!ag_check_measure(check, direction, false, &m) ||
-        !judge_direction(check, direction, check->usual, &m, &usual))
+        !judge_direction(check, direction, check->usual, &m, judgement))
         return false;
-    if (along(check, direction, check->recorded) != usual.analytic) {
-        if (!judge_direction(check, direction, check->recorded, &m, &recorded))
-            return false;
-        recorded.recorded = true;
-        if (recorded.verdict == AG_VERDICT_FAIL && usual.verdict != AG_VERDICT_FAIL)
-            usual = recorded;
-    }
-    ag_check_note(check, direction, &usual);
+    if (judgement->verdict == AG_VERDICT_FAIL ||
+        along(check, direction, check->recorded) == judgement->analytic)
+        return true;
+    ag_judgement recorded;
+    if (!judge_direction(check, direction, check->recorded, &m, &recorded))
+        return false;
+    recorded.recorded = true;
+    if (recorded.verdict == AG_VERDICT_FAIL)
+        *judgement = recorded;
     return true;
 }
 
 static void check_entries(ag_check *check)
 {
-    for (int64_t k = 0; k < check->entries; k++)
-        if (!check_direction(check, &(ag_direction){ k, k + 1 }))
+    ag_judgement judgement;
+    for (int64_t k = 0; k < check->entries; k++) {
+        ag_direction entry = { k, k + 1 };
+        if (!check_direction(check, &entry, &judgement))
             return;
+        ag_check_note(check, &entry, &judgement);
+        check->numeric[k] = judgement.numeric;
+        check->bounds[k] = judgement.bound;
+    }
+}
+
+static double badness(const ag_judgement *judgement)
+{
+    bool failed = judgement->verdict == AG_VERDICT_FAIL;
+    return failed ? fabs(judgement->analytic - judgement->numeric) / judgement->bound : 0.0;
+}
+
+/* A direction that fails is cut in halves, down to one entry that fails by itself, or to the
+ * shortest range that does. */
+static bool find_guilty(ag_check *check, ag_direction direction, ag_judgement judgement)
+{
+    while (direction.to - direction.from > 1) {
+        int64_t middle = direction.from + (direction.to - direction.from) / 2;
+        ag_direction left = { direction.from, middle }, right = { middle, direction.to };
+        ag_judgement of_left, of_right;
+        if (!check_direction(check, &left, &of_left) || !check_direction(check, &right, &of_right))
+            return false;
+        bool go_left = badness(&of_left) >= badness(&of_right);
+        if ((go_left ? of_left : of_right).verdict != AG_VERDICT_FAIL)
+            break;
+        direction = go_left ? left : right;
+        judgement = go_left ? of_left : of_right;
+    }
+    ag_check_blame(check, &direction, &judgement);
+    return true;
 }
 
 static void check_directions(ag_check *check)
 {
+    ag_judgement judgement;
     for (int i = 0; i < check->options.directions && check->entries > 0; i++) {
+        ag_direction all = { 0, check->entries };
         ag_check_draw_signs(check, (uint64_t)i);
-        if (!check_direction(check, &(ag_direction){ 0, check->entries }))
+        if (!check_direction(check, &all, &judgement))
+            return;
+        bool first_failure = judgement.verdict == AG_VERDICT_FAIL && check->report->failures == 0;
+        ag_check_note(check, &all, &judgement);
+        if (first_failure && !find_guilty(check, all, judgement))
             return;
     }
 }
@@ -222,8 +260,7 @@ static void check_directions(ag_check *check)
  * is more than a rounding or two. */
 static bool measure_rounding(ag_check *check)
 {
-    check->rounding =
-        ag_memory_new(check->context, AG_STEP, (size_t)check->entries * sizeof(double));
+    check->rounding = ag_check_numbers(check, check->entries);
     if (!check->rounding)
         return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
     for (int64_t k = 0; k < check->entries; k++)
@@ -287,10 +324,11 @@ static bool count_entries(ag_check *check)
         first[i + 1] = first[i] + ag_tensor_count(ag_value(check->inputs[i]));
     check->first = first;
     check->entries = first[n];
-    check->floors =
-        ag_memory_new(check->context, AG_STEP,
-                      (size_t)(check->entries + check->options.directions) * sizeof(double));
-    return check->floors != NULL;
+    int64_t most = check->entries + check->options.directions;
+    check->numeric = ag_check_numbers(check, check->entries);
+    check->bounds = ag_check_numbers(check, check->entries);
+    check->floors = ag_check_numbers(check, most);
+    return check->numeric && check->bounds && check->floors;
 }
 
 static void run(ag_check *check)
@@ -305,8 +343,9 @@ static void run(ag_check *check)
         check_directions(check);
     else if (ready)
         check_entries(check);
-    if (ready)
-        ag_check_settle_again(check);
+    bool finished = ready && ag_check_settle_again(check) && !check->context->error;
+    if (!finished)
+        ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
     ag_check_conclude(check);
     ag_branches_watch(check->context, false);
     ag_tape_unlock(check->context, "gradcheck", lock);

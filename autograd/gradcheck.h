@@ -32,11 +32,15 @@ typedef struct ag_check {
     int64_t n_floors;
     const double *usual, *recorded; /* dL by every entry, by fused rules and recorded ones */
     double *rounding;               /* of these: their spread where inputs differ in last bits */
+    double *numeric, *bounds;       /* the derivatives found, and how far off they may be */
 } ag_check;
 
 /* Ends the check with a verdict that is about the function as a whole. The first one stays.
  * Returns false. */
 bool ag_check_stop(ag_check *check, ag_verdict verdict, const char *format, ...) AG_PRINTF(3, 4);
+
+/* count numbers that live as long as the check; NULL with the error recorded. */
+double *ag_check_numbers(ag_check *check, int64_t count);
 
 /* ---- The function (gradcheck_function.c) -------------------------------- */
 
@@ -96,6 +100,9 @@ typedef struct ag_judgement {
 } ag_judgement;
 
 void ag_check_note(ag_check *check, const ag_direction *direction, const ag_judgement *judgement);
+
+/* The entry, or the range of them, that is to blame for a direction's failure. */
+void ag_check_blame(ag_check *check, const ag_direction *direction, const ag_judgement *judgement);
 
 /* The verdict of the whole, from those of its entries. */
 void ag_check_conclude(ag_check *check);

@@ -103,7 +103,7 @@ static bool result_is_finite(ag_check *check)
     return true;
 }
 
-static double *new_numbers(ag_check *check, int64_t count)
+double *ag_check_numbers(ag_check *check, int64_t count)
 {
     return ag_memory_new(check->context, AG_STEP, (size_t)count * sizeof(double));
 }
@@ -118,8 +118,8 @@ static bool keep_result(ag_check *check)
     check->single = check->context->tape->seen_f32;
     check->results = ag_tensor_count(ag_value(y));
     ag_var cotangent = ag_check_cotangent(check->options.seed, y);
-    check->y = new_numbers(check, check->results);
-    check->cotangent = new_numbers(check, check->results);
+    check->y = ag_check_numbers(check, check->results);
+    check->cotangent = ag_check_numbers(check, check->results);
     if (!check->y || !check->cotangent || !ag_is_valid(cotangent))
         return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
     for (int64_t i = 0; i < check->results; i++) {
@@ -131,8 +131,8 @@ static bool keep_result(ag_check *check)
 
 bool ag_check_settle(ag_check *check)
 {
-    check->before = new_numbers(check, check->entries);
-    check->signs = new_numbers(check, check->entries);
+    check->before = ag_check_numbers(check, check->entries);
+    check->signs = ag_check_numbers(check, check->entries);
     if (!check->before || !check->signs)
         return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
     for (int i = 0; i < check->n; i++) {
@@ -275,7 +275,7 @@ static bool measure_bend(ag_check *check, const ag_direction *direction, double 
 {
     bool going = true;
     ag_tape_mark outer = ag_tape_mark_now(check->context);
-    double *bends = new_numbers(check, check->results);
+    double *bends = ag_check_numbers(check, check->results);
     if (!bends)
         return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
     for (int side = 0; side < 2 && going; side++) {

@@ -23,10 +23,17 @@ const char *ag_verdict_name(ag_verdict verdict)
 
 /* ---- Noting an entry ---- */
 
-/* Which entry of which input the k-th of all is. */
-static void place_of(const ag_check *check, int64_t k, ag_gradcheck_report *report)
+/* Which entry of which input a direction moves; input is -1 if it moves more. */
+static void place_of(const ag_check *check, const ag_direction *direction,
+                     ag_gradcheck_report *report)
 {
     int input = 0;
+    int64_t k = direction->from;
+    report->input = -1;
+    report->name[0] = '\0';
+    report->rank = 0;
+    if (direction->to - direction->from > 1)
+        return;
     while (k >= check->first[input + 1])
         input++;
     const ag_tensor *x = ag_value(check->inputs[input]);
@@ -40,50 +47,136 @@ static void place_of(const ag_check *check, int64_t k, ag_gradcheck_report *repo
     }
 }
 
-static void log_entry(const ag_check *check, const ag_gradcheck_report *where,
-                      const ag_judgement *j)
+static void print_place(const ag_gradcheck_report *report, FILE *file)
 {
-    FILE *file = check->options.log;
-    if (where->input < 0)
-        fprintf(file, "  direction");
-    else
-        fprintf(file, "  input %d %s [", where->input, where->name);
-    for (int i = 0; where->input >= 0 && i < where->rank; i++)
-        fprintf(file, i ? ",%lld" : "%lld", (long long)where->index[i]);
-    fprintf(file, "%s%s: got %.17g, want %.17g +- %.2g\n", where->input < 0 ? "" : "]",
-            j->recorded ? " (recorded)" : "", j->analytic, j->numeric, j->bound);
+    if (report->input < 0) {
+        fprintf(file, "a direction");
+        return;
+    }
+    fprintf(file, "input %d%s%s [", report->input, report->name[0] ? " " : "", report->name);
+    for (int i = 0; i < report->rank; i++)
+        fprintf(file, i ? ",%lld" : "%lld", (long long)report->index[i]);
+    fputc(']', file);
 }
 
-void ag_check_note(ag_check *check, const ag_direction *direction, const ag_judgement *j)
+static void log_entry(const ag_check *check, const ag_direction *direction, const ag_judgement *j)
 {
-    ag_gradcheck_report *report = check->report, where = { .input = -1 };
-    double gap = fabs(j->analytic - j->numeric), size = fabs(j->numeric);
-    double badness = gap == 0.0 ? 0.0 : gap / j->bound;
-    bool failed = j->verdict == AG_VERDICT_FAIL;
-    if (direction->to - direction->from == 1)
-        place_of(check, direction->from, &where);
-    if (failed && check->options.log)
-        log_entry(check, &where, j);
-    if (j->bound < size)
-        check->floors[check->n_floors++] = j->bound / size;
-    report->entries++;
-    report->failures += failed;
-    report->inconclusive += j->verdict == AG_VERDICT_INCONCLUSIVE;
-    report->kinks += j->verdict == AG_VERDICT_KINK;
-    if (isnan(badness))
-        badness = failed ? INFINITY : 0.0; /* no number to compare with, or none to compare */
-    if (report->entries > 1 && !(badness > report->worst))
-        return;
-    report->worst = badness;
-    report->input = where.input;
-    report->rank = where.rank;
-    memcpy(report->name, where.name, sizeof where.name);
-    memcpy(report->index, where.index, sizeof where.index);
+    ag_gradcheck_report where;
+    FILE *file = check->options.log;
+    place_of(check, direction, &where);
+    fprintf(file, "  ");
+    print_place(&where, file);
+    fprintf(file, "%s: got %.10g, want %.10g +- %.2g\n", j->recorded ? " (recorded)" : "",
+            j->analytic, j->numeric, j->bound);
+}
+
+static double badness_of(const ag_judgement *j)
+{
+    double gap = fabs(j->analytic - j->numeric), badness = gap == 0.0 ? 0.0 : gap / j->bound;
+    if (!isnan(badness))
+        return badness;
+    return j->verdict == AG_VERDICT_FAIL ? INFINITY : 0.0; /* one of the two is not a number */
+}
+
+void ag_check_blame(ag_check *check, const ag_direction *direction, const ag_judgement *j)
+{
+    ag_gradcheck_report *report = check->report;
+    place_of(check, direction, report);
+    report->worst = badness_of(j);
     report->analytic = j->analytic;
     report->numeric = j->numeric;
     report->ratio = j->analytic / j->numeric;
     report->bound = j->bound;
     report->recorded = j->recorded;
+}
+
+void ag_check_note(ag_check *check, const ag_direction *direction, const ag_judgement *j)
+{
+    ag_gradcheck_report *report = check->report;
+    bool failed = j->verdict == AG_VERDICT_FAIL;
+    if (failed && check->options.log)
+        log_entry(check, direction, j);
+    if (j->bound < fabs(j->numeric))
+        check->floors[check->n_floors++] = j->bound / fabs(j->numeric);
+    report->entries++;
+    report->failures += failed;
+    report->inconclusive += j->verdict == AG_VERDICT_INCONCLUSIVE;
+    report->kinks += j->verdict == AG_VERDICT_KINK;
+    if (report->entries == 1 || badness_of(j) > report->worst)
+        ag_check_blame(check, direction, j);
+}
+
+/* ---- What a wrong gradient looks like ---- */
+
+/* The entries of the input that is to blame: what came from backward, what it should be. */
+typedef struct picture {
+    const double *got, *want, *bound;
+    int64_t count;
+} picture;
+
+/* Whether got = factor want, entry by entry, as far as the bounds can tell. */
+static bool is_multiple(const picture *p, double factor)
+{
+    for (int64_t k = 0; k < p->count; k++)
+        if (!(fabs(p->got[k] - factor * p->want[k]) <= 2.0 * (1.0 + fabs(factor)) * p->bound[k]))
+            return false;
+    return true;
+}
+
+/* The ratio at the entry that is best known. */
+static double factor_of(const picture *p)
+{
+    double best = INFINITY, factor = 0.0;
+    for (int64_t k = 0; k < p->count; k++)
+        if (p->bound[k] / fabs(p->want[k]) < best) {
+            best = p->bound[k] / fabs(p->want[k]);
+            factor = p->got[k] / p->want[k];
+        }
+    return factor;
+}
+
+/* Matrices of n rows and columns, each of them transposed. */
+static bool is_transposed(const picture *p, int64_t n)
+{
+    for (int64_t k = 0; k < p->count; k++) {
+        int64_t matrix = k / (n * n), row = k / n % n, column = k % n;
+        int64_t other = (matrix * n + column) * n + row;
+        if (!(fabs(p->got[k] - p->want[other]) <= 2.0 * (p->bound[k] + p->bound[other])))
+            return false;
+    }
+    return true;
+}
+
+static int64_t count_right(const picture *p)
+{
+    int64_t right = 0;
+    for (int64_t k = 0; k < p->count; k++)
+        right += fabs(p->got[k] - p->want[k]) <= p->bound[k];
+    return right;
+}
+
+static void name_suspect(ag_check *check)
+{
+    ag_gradcheck_report *report = check->report;
+    const ag_tensor *x = ag_value(check->inputs[report->input]);
+    int64_t first = check->first[report->input], right;
+    const double *got = report->recorded ? check->recorded : check->usual;
+    picture p = { got + first, check->numeric + first, check->bounds + first, ag_tensor_count(x) };
+    int64_t n = x->rank >= 2 ? x->dims[x->rank - 1] : 0;
+    double factor = factor_of(&p);
+    if (is_multiple(&p, 0.0))
+        snprintf(report->suspect, sizeof report->suspect, "zero");
+    else if (is_multiple(&p, -1.0))
+        snprintf(report->suspect, sizeof report->suspect, "sign");
+    else if (p.count > 1 && is_multiple(&p, factor))
+        snprintf(report->suspect, sizeof report->suspect, "factor %.9g", factor);
+    else if (n > 1 && x->dims[x->rank - 2] == n && is_transposed(&p, n))
+        snprintf(report->suspect, sizeof report->suspect, "transposed");
+    else if ((right = count_right(&p)) > 0)
+        snprintf(report->suspect, sizeof report->suspect, "%.0f of %.0f entries",
+                 (double)(p.count - right), (double)p.count);
+    else
+        snprintf(report->suspect, sizeof report->suspect, "missing or wrong term");
 }
 
 /* ---- The whole ---- */
@@ -102,24 +195,15 @@ void ag_check_conclude(ag_check *check)
         report->floor = check->floors[check->n_floors / 2];
         report->worst_floor = check->floors[check->n_floors - 1];
     }
+    report->directions = check->options.directions > 0;
     if (report->message[0])
         return;
+    if (report->failures > 0 && !report->directions)
+        name_suspect(check);
     report->verdict = report->failures > 0       ? AG_VERDICT_FAIL
                       : report->inconclusive > 0 ? AG_VERDICT_INCONCLUSIVE
                       : report->kinks > 0        ? AG_VERDICT_KINK
                                                  : AG_VERDICT_PASS;
-}
-
-static void print_place(const ag_gradcheck_report *report, FILE *file)
-{
-    if (report->input < 0) {
-        fprintf(file, "a direction");
-        return;
-    }
-    fprintf(file, "input %d%s%s [", report->input, report->name[0] ? " " : "", report->name);
-    for (int i = 0; i < report->rank; i++)
-        fprintf(file, i ? ",%lld" : "%lld", (long long)report->index[i]);
-    fputc(']', file);
 }
 
 void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file)
@@ -129,7 +213,7 @@ void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file)
     for (const char *c = ag_verdict_name(report->verdict); *c; c++)
         fputc(*c >= 'a' && *c <= 'z' ? *c - 'a' + 'A' : *c, file);
     fprintf(file, ": %lld %s", (long long)report->entries,
-            report->entries > 0 && report->input < 0 ? "directions" : "entries");
+            report->directions ? "directions" : "entries");
     if (report->failures > 0)
         fprintf(file, ", %lld wrong", (long long)report->failures);
     if (report->inconclusive > 0)
@@ -145,6 +229,8 @@ void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file)
                 report->recorded ? " (recorded)" : "", report->numeric, report->bound,
                 report->ratio);
     }
+    if (report->suspect[0])
+        fprintf(file, "; looks like: %s", report->suspect);
     if (report->floor > 0.0)
         fprintf(file, "; sees relative errors of %.1e", report->floor);
     fputc('\n', file);

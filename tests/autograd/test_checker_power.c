@@ -1,0 +1,366 @@
+/* How much the gradient checker sees, and that it raises no false alarm: at initial and
+ * saturated points, next to kinks and on them, at any scale of the loss. */
+#include <attograd.h>
+#include <criterion/criterion.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Attention whose gradient by W_q can be spoiled ---- */
+
+/* y = x, but its backward rule multiplies by a factor. */
+static void same_forward(ag_node *node)
+{
+    ag_node_set_view(node, ag_node_input_value(node, 0));
+}
+
+static void factor_vjp(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    dx[0] = ag_scale(dy, *(const double *)ag_node_options(node));
+}
+
+static const ag_op spoil = {
+    .name = "spoil", .forward = same_forward, .vjp = factor_vjp, .options_size = sizeof(double)
+};
+
+typedef struct experiment {
+    double factor; /* of the gradient by W_q */
+    double scale;  /* of the loss */
+} experiment;
+
+enum { TOKENS = 8, WIDTH = 8, ENTRIES = 4 * TOKENS * WIDTH };
+
+/* x, W_q, W_k, W_v */
+static ag_var attention(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    const experiment *e = user;
+    (void)ctx, (void)n;
+    ag_var w_q = ag_apply(&spoil, &x[1], 1, &e->factor);
+    ag_var q = ag_matmul(x[0], w_q), k = ag_matmul(x[0], x[2]), v = ag_matmul(x[0], x[3]);
+    ag_var scores = ag_scale(ag_matmul(q, ag_transpose(k, 0, 1)), 1.0 / sqrt(WIDTH));
+    return ag_scale(ag_matmul(ag_softmax(scores, -1), v), e->scale);
+}
+
+/* Normal numbers; W_q and W_k are enlarged, which saturates the softmax. */
+static void draw(ag_context *ctx, uint64_t seed, double enlarge, ag_var *x)
+{
+    ag_random random = ag_random_stream(seed, "power", 0);
+    for (int i = 0; i < 4; i++) {
+        x[i] = ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(TOKENS, WIDTH)));
+        ag_tensor *value = ag_value_mutable(x[i]);
+        double factor = (i == 0 ? 1.0 : i == 3 ? 1.0 : enlarge) / (i == 0 ? 1.0 : sqrt(WIDTH));
+        for (int64_t k = 0; k < TOKENS * WIDTH; k++)
+            ag_tensor_put(value, k, factor * ag_tensor_at(value, k));
+    }
+}
+
+/* The sums over so many seeds. */
+static ag_gradcheck_report check_attention(int seeds, double enlarge, experiment e)
+{
+    ag_gradcheck_report sum = { .verdict = AG_VERDICT_PASS };
+    for (int seed = 0; seed < seeds; seed++) {
+        ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+        ag_var x[4];
+        ag_gradcheck_report report;
+        draw(ctx, (uint64_t)seed, enlarge, x);
+        ag_gradcheck(ctx, attention, &e, x, 4, &(ag_gradcheck_options){ .seed = (uint64_t)seed },
+                     &report);
+        cr_expect(!report.message[0], "%s", report.message);
+        sum.entries += report.entries;
+        sum.failures += report.failures;
+        sum.inconclusive += report.inconclusive;
+        sum.floor = fmax(sum.floor, report.floor);
+        ag_context_free(ctx);
+    }
+    return sum;
+}
+
+/* 51,200 entries; those of the check cases and of the kinks below make it 100,000. */
+Test(checker_power, no_false_alarm)
+{
+    static const double enlarge[] = { 1.0, 3.0, 8.0, 17.0, 36.0 };
+    for (int i = 0; i < 5; i++) {
+        ag_gradcheck_report sum = check_attention(40, enlarge[i], (experiment){ 1.0, 1.0 });
+        cr_expect_eq(sum.entries, 40 * ENTRIES);
+        cr_expect_eq(sum.failures, 0, "%lld at %g", (long long)sum.failures, enlarge[i]);
+        cr_expect(enlarge[i] > 3.0 || sum.inconclusive < sum.entries / 100);
+    }
+}
+
+Test(checker_power, one_part_in_a_thousand_million_is_seen)
+{
+    int64_t of_w_q = 20 * TOKENS * WIDTH;
+    ag_gradcheck_report sum = check_attention(20, 1.0, (experiment){ 1.0 + 1e-9, 1.0 });
+    cr_expect(100 * sum.failures >= 99 * of_w_q, "%lld of %lld", (long long)sum.failures,
+              (long long)of_w_q);
+    cr_expect(sum.failures <= of_w_q, "and nothing else");
+    cr_expect(sum.floor < 1e-11);
+}
+
+/* The loss is multiplied by powers of ten, not of two: the last bits differ. */
+Test(checker_power, the_scale_of_the_loss_does_not_matter)
+{
+    for (double scale = 1e-12; scale < 1e13; scale *= 1e3) {
+        ag_gradcheck_report right = check_attention(2, 1.0, (experiment){ 1.0, scale });
+        cr_expect(right.failures == 0 && right.inconclusive == 0);
+        ag_gradcheck_report wrong = check_attention(2, 1.0, (experiment){ 1.0 + 1e-6, scale });
+        cr_expect(wrong.failures == 2 * TOKENS * WIDTH, "%g: %lld", scale,
+                  (long long)wrong.failures);
+    }
+}
+
+Test(checker_power, zero_and_negated_gradients_of_a_saturated_softmax)
+{
+    for (double scale = 1e-12; scale < 1e13; scale *= 1e12)
+        for (double factor = 0.0; factor >= -1.0; factor -= 1.0) {
+            ag_gradcheck_report sum = check_attention(3, 17.0, (experiment){ factor, scale });
+            cr_expect(sum.failures > 0, "factor %g at %g", factor, scale);
+        }
+}
+
+/* ---- Kinks ---- */
+
+typedef struct kinked {
+    double factor; /* of the gradient by the second input */
+} kinked;
+
+static ag_var network(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    const kinked *k = user;
+    (void)ctx, (void)n;
+    ag_var h = ag_matmul(x[0], ag_apply(&spoil, &x[1], 1, &k->factor));
+    ag_var bent = ag_max(ag_abs(ag_add(h, ag_sin(h))), -1, AG_KEEP_DIM);
+    return ag_add(ag_mul(ag_relu(h), ag_tanh(h)), ag_add(bent, ag_relu(h)));
+}
+
+/* One of the hidden numbers lies at the distance from the kinks of ReLU and |x|; if tied, all
+ * four of a row do, so that the maximum is tied as well. */
+static ag_gradcheck_report check_kink(double distance, bool tied, double factor)
+{
+    ag_gradcheck_report sum = { .verdict = AG_VERDICT_PASS };
+    for (uint64_t seed = 0; seed < 30; seed++) {
+        ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+        ag_random random = ag_random_stream(seed, "kink", 0);
+        ag_var x[2] = { ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(4, 4))),
+                        ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(4, 4))) };
+        for (int64_t k = 0; k < 4; k++) {
+            double sign = k % 2 ? -1.0 : 1.0;
+            ag_tensor_put(ag_value_mutable(x[0]), k, k == 0);
+            ag_tensor_put(ag_value_mutable(x[1]), k,
+                          sign * (tied || k == 0 ? distance : 0.5 + 0.3 * (double)k));
+        }
+        ag_gradcheck_report report;
+        kinked k = { factor };
+        ag_gradcheck(ctx, network, &k, x, 2, &(ag_gradcheck_options){ .seed = seed }, &report);
+        sum.entries += report.entries;
+        sum.failures += report.failures;
+        sum.inconclusive += report.inconclusive;
+        sum.kinks += report.kinks;
+        ag_context_free(ctx);
+    }
+    return sum;
+}
+
+static const double distances[] = { 1e-2, 1e-3, 1e-4,  1e-5,  1e-6,  1e-7,
+                                    1e-8, 1e-9, 1e-10, 1e-12, 1e-14, 0.0 };
+enum { DISTANCES = sizeof distances / sizeof distances[0] };
+
+Test(checker_power, no_false_alarm_at_any_distance_from_a_kink)
+{
+    for (int i = 0; i < DISTANCES; i++) {
+        ag_gradcheck_report sum = check_kink(distances[i], false, 1.0);
+        cr_expect_eq(sum.failures, 0, "%g", distances[i]);
+        cr_expect(sum.inconclusive <= sum.entries / 100, "%g: %lld", distances[i],
+                  (long long)sum.inconclusive);
+        cr_expect(distances[i] == 0.0 ? sum.kinks > 0 : sum.kinks == 0, "%g: %lld", distances[i],
+                  (long long)sum.kinks);
+        cr_expect_eq(check_kink(distances[i], true, 1.0).failures, 0, "%g, tied", distances[i]);
+    }
+}
+
+Test(checker_power, wrong_gradients_at_any_distance_from_a_kink)
+{
+    static const double factors[] = { 0.0, -1.0, 1.0 + 1e-6 };
+    for (int i = 0; i < DISTANCES; i++)
+        for (int f = 0; f < 3; f++) {
+            ag_gradcheck_report sum = check_kink(distances[i], false, factors[f]);
+            cr_expect(sum.failures > sum.entries / 3, "%g, times %.7g: %lld", distances[i],
+                      factors[f], (long long)sum.failures);
+        }
+}
+
+/* At a kink everything between the two derivatives is a subgradient, and nothing else. */
+static ag_var relu_times(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    const kinked *k = user;
+    (void)ctx, (void)n;
+    return ag_relu(ag_apply(&spoil, x, 1, &k->factor));
+}
+
+static ag_var abs_times(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    const kinked *k = user;
+    (void)ctx, (void)n;
+    return ag_shift(ag_abs(ag_shift(ag_apply(&spoil, x, 1, &k->factor), -0.5)), 1.0);
+}
+
+Test(checker_power, subgradients_at_a_kink)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_gradcheck_report report;
+    ag_var zero = ag_require_gradient(ag_zeros(ctx, AG_SHAPE(1)));
+    ag_var half = ag_require_gradient(ag_full(ctx, AG_SHAPE(1), 0.5));
+    kinked right = { 1.0 };
+    cr_expect(ag_gradcheck(ctx, relu_times, &right, &zero, 1, NULL, &report));
+    cr_expect_eq(report.verdict, AG_VERDICT_KINK);
+    cr_expect_eq(report.kinks, 1);
+    cr_expect(ag_gradcheck(ctx, abs_times, &right, &half, 1, NULL, &report));
+    cr_expect_eq(report.verdict, AG_VERDICT_KINK);
+    ag_context_free(ctx);
+}
+
+/* ---- Verdicts about the function itself ---- */
+
+static ag_var counting(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    int *calls = user;
+    (void)ctx, (void)n;
+    return ag_scale(ag_tanh(x[0]), ++*calls % 2 ? 1.0 : 1.0 + 1e-15);
+}
+
+static ag_var drifting(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    int *calls = user;
+    (void)ctx, (void)n;
+    return ag_scale(ag_tanh(x[0]), ++*calls < 12 ? 1.0 : 2.0);
+}
+
+static ag_var writing(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    (void)ctx, (void)n, (void)user;
+    ag_var y = ag_tanh(x[0]);
+    ag_tensor_put(ag_value_mutable(x[0]), 1, 0.25);
+    return y;
+}
+
+static ag_var detached(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    (void)ctx, (void)n, (void)user;
+    return ag_tanh(ag_detach(x[0]));
+}
+
+static ag_var dividing(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    (void)ctx, (void)n, (void)user;
+    return ag_reciprocal(ag_shift(x[0], -0.5));
+}
+
+static void expect_verdict(ag_function f, ag_verdict verdict, const char *evidence)
+{
+    int calls = 0;
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_var x = ag_require_gradient(ag_full(ctx, AG_SHAPE(3), 0.5));
+    ag_gradcheck_report report;
+    cr_expect(!ag_gradcheck(ctx, f, &calls, &x, 1, NULL, &report));
+    cr_expect_eq(report.verdict, verdict, "%s: %s", ag_verdict_name(report.verdict),
+                 report.message);
+    cr_expect(strstr(report.message, evidence), "'%s' should say '%s'", report.message, evidence);
+    ag_context_free(ctx);
+}
+
+Test(checker_power, functions_that_cannot_be_judged)
+{
+    expect_verdict(counting, AG_VERDICT_NOT_DETERMINISTIC, "entry 0 of the result is");
+    expect_verdict(drifting, AG_VERDICT_NOT_DETERMINISTIC, "entry 0 of the result is");
+    expect_verdict(writing, AG_VERDICT_CHANGES_INPUT, "entry 1 was 0.5 and is 0.25");
+    expect_verdict(detached, AG_VERDICT_UNCONNECTED, "but the result moves by");
+    expect_verdict(dividing, AG_VERDICT_NOT_FINITE, "entry 0 is inf");
+}
+
+/* ---- Directions ---- */
+
+static ag_gradcheck_report check_directions(double factor)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_var x[4];
+    ag_gradcheck_report report;
+    experiment e = { factor, 1.0 };
+    draw(ctx, 5, 1.0, x);
+    ag_set_name(x[1], "w_q");
+    ag_gradcheck(ctx, attention, &e, x, 4, &(ag_gradcheck_options){ .directions = 4 }, &report);
+    ag_context_free(ctx);
+    return report;
+}
+
+Test(checker_power, directions)
+{
+    ag_gradcheck_report report = check_directions(1.0);
+    cr_expect(report.passed && report.directions && report.entries == 4, "%s", report.message);
+    report = check_directions(1.0 + 1e-6);
+    cr_expect_eq(report.verdict, AG_VERDICT_FAIL);
+    cr_expect(report.input == 1 && !strcmp(report.name, "w_q"), "input %d", report.input);
+    cr_expect_float_eq(report.ratio, 1.0 + 1e-6, 1e-8);
+}
+
+/* ---- What a wrong gradient looks like ---- */
+
+static void transpose_vjp(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    (void)node;
+    dx[0] = ag_transpose(dy, 0, 1);
+}
+
+static void shift_vjp(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    (void)node;
+    dx[0] = ag_shift(dy, 0.1);
+}
+
+static void first_vjp(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    double one[9] = { 1.0 };
+    dx[0] = ag_add(dy, ag_constant(ag_node_context(node), AG_SHAPE(3, 3), one));
+}
+
+static const ag_op faults[] = {
+    { .name = "transposed", .forward = same_forward, .vjp = transpose_vjp },
+    { .name = "missing or wrong term", .forward = same_forward, .vjp = shift_vjp },
+    { .name = "1 of 9 entries", .forward = same_forward, .vjp = first_vjp },
+};
+
+static ag_var with_fault(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    (void)ctx;
+    return ag_tanh(ag_apply(user, x, n, NULL));
+}
+
+static ag_var with_factor(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    (void)ctx;
+    return ag_tanh(ag_apply(&spoil, x, n, user));
+}
+
+static void expect_suspect(ag_function f, void *user, const char *suspect)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_random random = ag_random_stream(2, "suspect", 0);
+    ag_var x = ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(3, 3)));
+    ag_gradcheck_report report;
+    ag_gradcheck(ctx, f, user, &x, 1, NULL, &report);
+    cr_expect_eq(report.verdict, AG_VERDICT_FAIL);
+    cr_expect_str_eq(report.suspect, suspect);
+    ag_context_free(ctx);
+}
+
+Test(checker_power, suspects)
+{
+    double factor = -1.0;
+    expect_suspect(with_factor, &factor, "sign");
+    factor = 0.0;
+    expect_suspect(with_factor, &factor, "zero");
+    factor = 2.5;
+    expect_suspect(with_factor, &factor, "factor 2.5");
+    for (int i = 0; i < 3; i++)
+        expect_suspect(with_fault, (void *)&faults[i], faults[i].name);
+}
