@@ -21,6 +21,7 @@ typedef struct ag_matmul_tile {
 } ag_matmul_tile;
 
 typedef struct ag_matmul_kernels {
+    int64_t depth; /* sums are cut at its multiples: see matmul.inc */
     int64_t row_step, column_step;   /* tiles that are multiples of these leave no edges */
     int64_t tile_rows, tile_columns; /* the largest tile worth having */
 
