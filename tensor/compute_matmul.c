@@ -20,7 +20,7 @@
 
 enum {
     SMALL_SCRATCH = 16 << 10, /* bytes; that much lies on the stack */
-    LARGE_TILE = 128 * 128,   /* rows times columns: smaller ones are less efficient */
+    LARGE_TILE = 128 * 256,   /* rows times columns: smaller ones are less efficient */
     MOST_SUMS = 512 << 10,    /* bytes of pieces that wait to be added */
     ADD_AT_ONCE = 4 << 10,    /* numbers of each piece */
 };
@@ -275,12 +275,12 @@ static int64_t count_tasks(int threads, double work)
     return tasks < threads ? threads : tasks;
 }
 
-/* Whether the threads share the pieces of k: for a long sum with few results. */
+/* The threads share the pieces of k where a sum is long and the results are few. */
 static void cut_into_pieces(matmul_job *job, int64_t tasks)
 {
     int64_t depth = job->kernels->depth, result = job->m * job->n;
-    bool cut = tasks > 1 && job->products == 1 && job->k > depth && job->k >= job->m + job->n &&
-               result <= MOST_SUMS / (int64_t)job->size;
+    bool cut = tasks > 1 && job->products == 1 && job->k > depth &&
+               job->k >= 2 * (job->m + job->n) && result <= MOST_SUMS / (int64_t)job->size;
     job->pieces = cut ? ag_blocks(job->k, depth) : 1;
     job->tile.k = cut ? depth : job->k;
     job->waiting = cut ? ag_min(job->pieces - 1, MOST_SUMS / (int64_t)job->size / result) : 0;

@@ -236,6 +236,66 @@ Test(tensor_matmul, same_bits_for_any_number_of_threads)
         }
 }
 
+enum { FROM_ZERO, FROM_A_ROW, FROM_A_ROW_AND_A_MATRIX, ONTO_ITSELF, STARTS };
+
+/* x^T g for long x and g, as for the gradient of a weight, as bytes that the caller frees. */
+static void *long_sums(const char *isa, int threads, ag_dtype dtype, int start,
+                       const int64_t *sizes)
+{
+    ag_context *context = context_for(isa, threads);
+    if (!context)
+        return NULL;
+    int64_t m = sizes[0], k = sizes[1], n = sizes[2];
+    int layout = (int)(m + k + n) % LAYOUTS;
+    ag_random random = ag_random_stream(11, "matmul", 0);
+    ag_tensor a = random_operand(context, &random, dtype, TRANSPOSED, 1, m, k);
+    ag_tensor b = random_operand(context, &random, dtype, layout, 1, k, n);
+    ag_tensor x = random_operand(context, &random, dtype, (layout + start) % LAYOUTS, 1, m, n);
+    ag_tensor *row = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(n));
+    ag_tensor *y = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(1, m, n));
+    ag_random_fill_normal(context, &random, row, 0, 1);
+    ag_random_fill_normal(context, &random, y, 0, 1);
+    ag_matmul_start added = { 0 };
+    if (start == FROM_A_ROW || start == FROM_A_ROW_AND_A_MATRIX)
+        added.row = row;
+    if (start == FROM_A_ROW_AND_A_MATRIX)
+        added.matrix = &x;
+    if (start == ONTO_ITSELF)
+        added.matrix = y;
+    cr_assert(ag_compute_matmul(context, &a, &b, &added, y));
+    void *bits = malloc(ag_tensor_bytes(y));
+    memcpy(bits, y->data, ag_tensor_bytes(y));
+    cr_assert_eq(ag_context_finish(context), 0);
+    return bits;
+}
+
+/* The threads share the pieces of the sum, so many of them at a time as there is room
+ * for: but they are added in the same order. */
+Test(tensor_matmul, long_sums_have_the_same_bits_for_any_number_of_threads)
+{
+    static const int64_t sizes[][3] = {
+        { 64, 1024, 64 }, { 65, 1100, 33 }, { 1, 5001, 100 },
+        { 100, 5001, 1 }, { 5, 20000, 3 },  { 128, 1537, 512 },
+    };
+    for (size_t c = 0; c < sizeof sizes / sizeof *sizes; c++)
+        for (int s = 0; s < 2 * ISAS; s++) {
+            const int64_t *z = sizes[c];
+            ag_dtype dtype = s / ISAS ? AG_F32 : AG_F64;
+            int start = ((int)c + s) % STARTS;
+            void *one = long_sums(isas[s % ISAS], 1, dtype, start, z);
+            for (int i = 0; one && i < 4; i++) {
+                static const int threads[] = { 2, 3, 4, 7 };
+                void *more = long_sums(isas[s % ISAS], threads[i], dtype, start, z);
+                size_t bytes = (size_t)(z[0] * z[2]) * ag_dtype_size(dtype);
+                cr_assert_eq(memcmp(one, more, bytes), 0, "%s %s [%d,%d] x [.,%d], %d threads",
+                             isas[s % ISAS], ag_dtype_name(dtype), (int)z[0], (int)z[1], (int)z[2],
+                             threads[i]);
+                free(more);
+            }
+            free(one);
+        }
+}
+
 /* An element is the same sum in the same order, whatever stands around it. */
 Test(tensor_matmul, same_bits_for_views_and_for_parts)
 {
