@@ -27,6 +27,7 @@ enum {
 
 typedef struct matmul_job {
     const ag_matmul_kernels *kernels;
+    const ag_matmul_way *way;
     size_t size;         /* bytes of an element */
     int64_t m, k;        /* rows of one product, terms of its sums */
     ag_matmul_tile tile; /* the first tile of the first piece */
@@ -106,7 +107,7 @@ static void run_tile(const matmul_job *job, int64_t index, void *scratch)
     t.c = (char *)t.c + c * (int64_t)job->size;
     t.m = ag_min(t.m, job->m - i);
     t.n = ag_min(t.n, job->n - j);
-    job->kernels->tile(&t, scratch);
+    job->way->tile(&t, scratch);
 }
 
 /* A task is a range of tiles, as long as the other tasks'. */
@@ -278,7 +279,7 @@ static int64_t count_tasks(int threads, double work)
 /* The threads share the pieces of k where a sum is long and the results are few. */
 static void cut_into_pieces(matmul_job *job, int64_t tasks)
 {
-    int64_t depth = job->kernels->depth, result = job->m * job->n;
+    int64_t depth = job->way->depth, result = job->m * job->n;
     bool cut = tasks > 1 && job->products == 1 && job->k > depth &&
                job->k >= 2 * (job->m + job->n) && result <= MOST_SUMS / (int64_t)job->size;
     job->pieces = cut ? ag_blocks(job->k, depth) : 1;
@@ -316,14 +317,16 @@ bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor 
     describe(&job, a, b, y);
     job.tile.m = job.m;
     job.tile.n = job.n;
-    if (job.kernels->better_transposed(&job.tile))
+    bool narrow = job.n <= job.kernels->narrow_columns;
+    job.way = narrow ? &job.kernels->narrow : &job.kernels->wide;
+    if (!narrow && job.kernels->better_transposed(&job.tile))
         transpose(&job);
     double work = (double)count * (double)job.k;
     int64_t tasks = count_tasks(context->threads, work);
     cut_into_pieces(&job, tasks);
     cut_into_tiles(&job, tasks, context->threads);
 
-    size_t bytes = job.kernels->scratch(&job.tile);
+    size_t bytes = job.way->scratch(&job.tile);
     job.scratch_bytes = (bytes + AG_ALIGNMENT - 1) / AG_ALIGNMENT * AG_ALIGNMENT;
     size_t packed = job.scratch_bytes * (size_t)(tasks > 1 ? context->threads : 1);
     size_t all = packed + (size_t)(job.waiting * count) * job.size;
@@ -333,7 +336,7 @@ bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor 
     job.sums = job.scratch + packed;
     job.accumulate = context->kernels->elementwise[ag_kernels_type(y->dtype)]->accumulate;
     if (job.tiles == 1 && job.pieces == 1)
-        job.kernels->tile(&job.tile, job.scratch);
+        job.way->tile(&job.tile, job.scratch);
     else
         run_all(context, &job, tasks);
     if (job.scratch != small)
