@@ -73,7 +73,10 @@ void ag_memory_free_all(ag_context *context);
 
 /* ---- Tensors (tensor.c) ------------------------------------------------ */
 
-bool ag_dtype_is_float(ag_dtype dtype);
+static inline bool ag_dtype_is_float(ag_dtype dtype)
+{
+    return dtype == AG_F32 || dtype == AG_F64;
+}
 
 /* The number of bytes of a dense tensor; false (AG_ERR_SHAPE for a wrong
  * rank or size, AG_ERR_MEMORY where it overflows) with the error recorded. */

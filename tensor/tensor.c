@@ -36,11 +36,6 @@ const char *ag_dtype_name(ag_dtype dtype)
     return "unknown dtype";
 }
 
-bool ag_dtype_is_float(ag_dtype dtype)
-{
-    return dtype == AG_F32 || dtype == AG_F64;
-}
-
 /* ---- Shapes ---- */
 
 ag_shape ag_shape_make(int rank, const int64_t *dims)
