@@ -6,7 +6,7 @@
 
 /* ---- The list of nodes ---- */
 
-static bool add_block(ag_context *context, ag_node_list *list)
+AG_SELDOM static bool add_block(ag_context *context, ag_node_list *list)
 {
     if (list->count >= AG_PARAMETER_BIT - AG_NODES_PER_BLOCK)
         return ag_fail(context, AG_ERR_MEMORY, "tape: more than 2^31 variables");
@@ -300,8 +300,8 @@ static bool check_call(ag_context *context, const ag_op *op, int n, const void *
         return ag_fail(context, AG_ERR_ARGUMENT, "apply: an operation needs a name and a forward");
     for (int i = 0; i < ag_op_count(); i++)
         if (op == ag_op_at(i))
-            return ag_fail(context, AG_ERR_ARGUMENT,
-                           "apply: %s is the library's own; call ag_%s", op->name, op->name);
+            return ag_fail(context, AG_ERR_ARGUMENT, "apply: %s is the library's own; call ag_%s",
+                           op->name, op->name);
     if (op->options_size > 0 && !options)
         return ag_fail(context, AG_ERR_ARGUMENT, "%s: the options are NULL", op->name);
     if (op->n_inputs > 0 && n != op->n_inputs)

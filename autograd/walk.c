@@ -298,8 +298,8 @@ bool ag_walk_run(struct ag_walk *walk)
         if (s->kept && !any_input_needed(walk, node))
             continue;
         ag_var few[AG_FEW_INPUTS], *dx = contributions(walk, node, few);
-        good = dx && (walk->recording ? record_node(walk, node, s, dx)
-                                      : compute_node(walk, node, s, dx));
+        good = dx &&
+               (walk->recording ? record_node(walk, node, s, dx) : compute_node(walk, node, s, dx));
         if (dx && dx != few)
             ag_memory_recycle(walk->context, dx, (size_t)node->n_inputs * sizeof(ag_var));
     }

@@ -175,8 +175,8 @@ void ag_tensor_put_over(ag_tensor *tensor, void *data, const ag_tensor *like)
     put_over(tensor, data, like->dtype, like->rank, like->dims);
 }
 
-static bool allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, int rank,
-                     const int64_t *dims, ag_tensor *tensor)
+AG_SELDOM static bool allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, int rank,
+                               const int64_t *dims, ag_tensor *tensor)
 {
     size_t bytes;
     if (!bytes_of(context, dtype, rank, dims, &bytes))
@@ -195,31 +195,22 @@ bool ag_tensor_allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtyp
 }
 
 /* What lies in memory as it is has a size that fits. */
-static bool copy_layout(const ag_tensor *like, ag_tensor *tensor, int64_t *count)
-{
-    *count = 1;
-    for (int i = like->rank - 1; i >= 0; i--) {
-        if (like->strides[i] != *count)
-            return false;
-        tensor->dims[i] = like->dims[i];
-        tensor->strides[i] = *count;
-        *count *= like->dims[i];
-    }
-    tensor->dtype = like->dtype;
-    tensor->rank = like->rank;
-    return true;
-}
-
 bool ag_tensor_allocate_like(ag_context *context, ag_lifetime lifetime, const ag_tensor *like,
                              ag_tensor *tensor)
 {
-    int64_t count;
-    if (copy_layout(like, tensor, &count)) {
-        size_t bytes = (size_t)count * ag_dtype_size(like->dtype);
-        tensor->data = ag_memory_new(context, lifetime, bytes);
-        return tensor->data != NULL;
+    int64_t count = 1;
+    for (int i = like->rank - 1; i >= 0; i--) {
+        if (like->strides[i] != count)
+            return allocate(context, lifetime, like->dtype, like->rank, like->dims, tensor);
+        tensor->dims[i] = like->dims[i];
+        tensor->strides[i] = count;
+        count *= like->dims[i];
     }
-    return allocate(context, lifetime, like->dtype, like->rank, like->dims, tensor);
+    tensor->dtype = like->dtype;
+    tensor->rank = like->rank;
+    size_t bytes = (size_t)count * (like->dtype == AG_F32 ? 4 : 8);
+    tensor->data = ag_memory_new(context, lifetime, bytes);
+    return tensor->data != NULL;
 }
 
 ag_tensor *ag_tensor_new(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, ag_shape shape)
@@ -251,12 +242,7 @@ ag_shape ag_tensor_shape(const ag_tensor *tensor)
 
 int64_t ag_tensor_count(const ag_tensor *tensor)
 {
-    if (!tensor)
-        return 0;
-    int64_t count = 1;
-    for (int i = 0; i < tensor->rank; i++)
-        count *= tensor->dims[i];
-    return count;
+    return tensor ? ag_tensor_elements(tensor) : 0;
 }
 
 bool ag_tensor_is_valid(const ag_tensor *x)
@@ -279,11 +265,6 @@ void ag_tensor_extent(const ag_tensor *x, uintptr_t *first, uintptr_t *end)
     }
     *first = (uintptr_t)x->data + (uintptr_t)(low * size);
     *end = (uintptr_t)x->data + (uintptr_t)((high + 1) * size);
-}
-
-size_t ag_tensor_bytes(const ag_tensor *x)
-{
-    return (size_t)ag_tensor_count(x) * ag_dtype_size(x->dtype);
 }
 
 bool ag_tensor_is_contiguous(const ag_tensor *tensor)
