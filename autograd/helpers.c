@@ -27,6 +27,14 @@ ag_tensor *ag_node_output_like(ag_node *node, const ag_tensor *x)
     return &node->value;
 }
 
+ag_tensor *ag_node_output_dims(ag_node *node, ag_dtype dtype, int rank, const int64_t *dims)
+{
+    if (!ag_tensor_allocate_dims(node->self.context, AG_STEP, dtype, rank, dims, &node->value))
+        return NULL;
+    node->owns_data = true;
+    return &node->value;
+}
+
 void ag_node_unary(ag_node *node, ag_unary kind, double parameter)
 {
     const ag_tensor *x = ag_node_float_input(node, 0);
@@ -82,11 +90,12 @@ bool ag_node_same_dtype(const ag_node *node, int i, int j)
 /* A new output of the shape that a and b broadcast to. */
 static ag_tensor *broadcast_output(ag_node *node, const ag_tensor *a, const ag_tensor *b)
 {
-    ag_shape shape;
+    int64_t dims[AG_MAX_RANK];
     if (ag_tensor_same_shape(a, b))
         return ag_node_output_like(node, a);
-    if (ag_shape_broadcast(ag_tensor_shape(a), ag_tensor_shape(b), &shape))
-        return ag_node_new_output(node, a->dtype, shape);
+    int rank = ag_broadcast_dims(a->rank, a->dims, b->rank, b->dims, dims);
+    if (rank >= 0)
+        return ag_node_output_dims(node, a->dtype, rank, dims);
     ag_node_fail_operands(node, AG_ERR_SHAPE, "shapes do not broadcast", 0, " and ", 1);
     return NULL;
 }

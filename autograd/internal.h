@@ -176,8 +176,9 @@ bool ag_node_fail_operands(const ag_node *node, ag_error error, const char *reas
 /* Whether inputs i and j have one dtype; if not, with the error recorded. */
 bool ag_node_same_dtype(const ag_node *node, int i, int j);
 
-/* In forward: a new output with the dtype and shape of x. */
+/* In forward: a new output with the dtype and shape of x, and one of rank sizes. */
 ag_tensor *ag_node_output_like(ag_node *node, const ag_tensor *x);
+ag_tensor *ag_node_output_dims(ag_node *node, ag_dtype dtype, int rank, const int64_t *dims);
 
 /* In forward: fills a whole output with elementwise results. */
 void ag_node_unary(ag_node *node, ag_unary kind, double parameter);

@@ -16,58 +16,62 @@
  */
 #include "internal.h"
 
-/* x with axes of size 1 in front, which broadcast, up to a rank. */
-static ag_tensor with_rank(const ag_tensor *x, int rank)
+/* x with axes of size 1 in front, which broadcast, up to a rank; room is for a view of it. */
+static const ag_tensor *with_rank(const ag_tensor *x, int rank, ag_tensor *room)
 {
-    ag_tensor view = { .data = x->data, .dtype = x->dtype, .rank = rank };
+    if (x->rank == rank)
+        return x;
+    room->data = x->data;
+    room->dtype = x->dtype;
+    room->rank = rank;
     for (int axis = 0, own = x->rank - rank; axis < rank; axis++, own++) {
-        view.dims[axis] = own < 0 ? 1 : x->dims[own];
-        view.strides[axis] = own < 0 ? 0 : x->strides[own];
+        room->dims[axis] = own < 0 ? 1 : x->dims[own];
+        room->strides[axis] = own < 0 ? 0 : x->strides[own];
     }
-    return view;
+    return room;
 }
 
 /* C = A B + start; the leading axes broadcast to C's. */
 static bool multiply(ag_context *context, const ag_tensor *a, const ag_tensor *b,
                      const ag_matmul_start *start, ag_tensor *c)
 {
-    ag_tensor a_view = with_rank(a, c->rank), b_view = with_rank(b, c->rank);
-    return ag_compute_matmul(context, &a_view, &b_view, start, c);
+    ag_tensor a_room, b_room;
+    return ag_compute_matmul(context, with_rank(a, c->rank, &a_room),
+                             with_rank(b, c->rank, &b_room), start, c);
 }
 
 /* ---- matmul ---- */
 
-/* The shape of the product; false with the error recorded. */
-static bool product_shape(const ag_node *node, const ag_tensor *a, const ag_tensor *b,
-                          ag_shape *shape)
+/* The sizes of the product; -1 instead of their number with the error recorded. */
+static int product_dims(const ag_node *node, const ag_tensor *a, const ag_tensor *b, int64_t *dims)
 {
+    const char *reason = NULL;
+    int batch = 0;
     if (!ag_node_same_dtype(node, 0, 1))
-        return false;
+        return -1;
     if (a->rank < 2 || b->rank < 2)
-        return ag_node_fail_operands(node, AG_ERR_SHAPE,
-                                     "operands need rank 2 or more (see ag_dot for vectors)", 0,
-                                     " times ", 1);
-    if (a->dims[a->rank - 1] != b->dims[b->rank - 2])
-        return ag_node_fail_operands(node, AG_ERR_SHAPE, "inner sizes differ", 0, " times ", 1);
-    ag_shape over_a = ag_shape_make(a->rank - 2, a->dims);
-    ag_shape over_b = ag_shape_make(b->rank - 2, b->dims);
-    if (!ag_shape_broadcast(over_a, over_b, shape))
-        return ag_node_fail_operands(node, AG_ERR_SHAPE, "leading axes do not broadcast", 0,
-                                     " times ", 1);
-    shape->dims[shape->rank++] = a->dims[a->rank - 2];
-    shape->dims[shape->rank++] = b->dims[b->rank - 1];
-    return true;
+        reason = "operands need rank 2 or more (see ag_dot for vectors)";
+    else if (a->dims[a->rank - 1] != b->dims[b->rank - 2])
+        reason = "inner sizes differ";
+    else if ((batch = ag_broadcast_dims(a->rank - 2, a->dims, b->rank - 2, b->dims, dims)) < 0)
+        reason = "leading axes do not broadcast";
+    if (reason) {
+        ag_node_fail_operands(node, AG_ERR_SHAPE, reason, 0, " times ", 1);
+        return -1;
+    }
+    dims[batch] = a->dims[a->rank - 2];
+    dims[batch + 1] = b->dims[b->rank - 1];
+    return batch + 2;
 }
 
 static void matmul_forward(ag_node *node)
 {
+    int64_t dims[AG_MAX_RANK];
     const ag_tensor *a = ag_node_float_input(node, 0), *b = ag_node_float_input(node, 1);
-    ag_shape shape;
-    if (!a || !b || !product_shape(node, a, b, &shape))
-        return;
-    ag_tensor *c = ag_node_new_output(node, a->dtype, shape);
+    int rank = a && b ? product_dims(node, a, b, dims) : -1;
+    ag_tensor *c = rank < 0 ? NULL : ag_node_output_dims(node, a->dtype, rank, dims);
     if (c)
-        multiply(ag_node_context(node), a, b, NULL, c);
+        multiply(node->self.context, a, b, NULL, c);
 }
 
 /* [.., n] -> [rows, n]: all rows under each other. */

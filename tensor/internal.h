@@ -91,9 +91,16 @@ static inline bool ag_dtype_is_float(ag_dtype dtype)
  * rank or size, AG_ERR_MEMORY where it overflows) with the error recorded. */
 bool ag_shape_bytes(ag_context *context, ag_dtype dtype, ag_shape shape, size_t *bytes);
 
+/* The sizes that a and b broadcast to, as in ag_shape_broadcast; -1 instead of the rank if they
+ * do not fit. Sizes that are handed on are not copied: reading a struct as a whole soon after
+ * its members were written one by one stalls the processor. */
+int ag_broadcast_dims(int a_rank, const int64_t *a, int b_rank, const int64_t *b, int64_t *dims);
+
 /* Makes *tensor contiguous with uninitialised memory. */
 bool ag_tensor_allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, ag_shape shape,
                         ag_tensor *tensor);
+bool ag_tensor_allocate_dims(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, int rank,
+                             const int64_t *dims, ag_tensor *tensor);
 
 /* The number of elements, and their bytes, were they contiguous. */
 static inline int64_t ag_tensor_elements(const ag_tensor *x)

@@ -83,20 +83,28 @@ char *ag_shape_text(ag_shape shape, char *text, size_t size)
     return text;
 }
 
+int ag_broadcast_dims(int a_rank, const int64_t *a, int b_rank, const int64_t *b, int64_t *dims)
+{
+    int rank = a_rank > b_rank ? a_rank : b_rank;
+    for (int i = 1; i <= rank; i++) {
+        int64_t x = i <= a_rank ? a[a_rank - i] : 1;
+        int64_t y = i <= b_rank ? b[b_rank - i] : 1;
+        if (x != y && x != 1 && y != 1)
+            return -1;
+        dims[rank - i] = x == 1 ? y : x;
+    }
+    return rank;
+}
+
 bool ag_shape_broadcast(ag_shape a, ag_shape b, ag_shape *result)
 {
-    ag_shape shape = { .rank = a.rank > b.rank ? a.rank : b.rank };
-    if (shape.rank > AG_MAX_RANK || a.rank < 0 || b.rank < 0)
+    ag_shape shape = { .rank = 0 };
+    if (a.rank < 0 || b.rank < 0 || a.rank > AG_MAX_RANK || b.rank > AG_MAX_RANK)
         return false;
-    for (int i = 1; i <= shape.rank; i++) {
-        int64_t x = i <= a.rank ? a.dims[a.rank - i] : 1;
-        int64_t y = i <= b.rank ? b.dims[b.rank - i] : 1;
-        if (x != y && x != 1 && y != 1)
-            return false;
-        shape.dims[shape.rank - i] = x == 1 ? y : x;
-    }
-    *result = shape;
-    return true;
+    shape.rank = ag_broadcast_dims(a.rank, a.dims, b.rank, b.dims, shape.dims);
+    if (shape.rank >= 0)
+        *result = shape;
+    return shape.rank >= 0;
 }
 
 /* a b <= limit, for a, b > 0; a division only where one of them is large. */
@@ -175,8 +183,8 @@ void ag_tensor_put_over(ag_tensor *tensor, void *data, const ag_tensor *like)
     put_over(tensor, data, like->dtype, like->rank, like->dims);
 }
 
-AG_SELDOM static bool allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, int rank,
-                               const int64_t *dims, ag_tensor *tensor)
+bool ag_tensor_allocate_dims(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, int rank,
+                             const int64_t *dims, ag_tensor *tensor)
 {
     size_t bytes;
     if (!bytes_of(context, dtype, rank, dims, &bytes))
@@ -191,7 +199,7 @@ AG_SELDOM static bool allocate(ag_context *context, ag_lifetime lifetime, ag_dty
 bool ag_tensor_allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, ag_shape shape,
                         ag_tensor *tensor)
 {
-    return allocate(context, lifetime, dtype, shape.rank, shape.dims, tensor);
+    return ag_tensor_allocate_dims(context, lifetime, dtype, shape.rank, shape.dims, tensor);
 }
 
 /* What lies in memory as it is has a size that fits. */
@@ -201,7 +209,8 @@ bool ag_tensor_allocate_like(ag_context *context, ag_lifetime lifetime, const ag
     int64_t count = 1;
     for (int i = like->rank - 1; i >= 0; i--) {
         if (like->strides[i] != count)
-            return allocate(context, lifetime, like->dtype, like->rank, like->dims, tensor);
+            return ag_tensor_allocate_dims(context, lifetime, like->dtype, like->rank, like->dims,
+                                           tensor);
         tensor->dims[i] = like->dims[i];
         tensor->strides[i] = count;
         count *= like->dims[i];
