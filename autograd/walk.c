@@ -51,7 +51,10 @@ static bool add_tensor(struct ag_walk *walk, ag_node *to, const ag_tensor *x)
     if (s->full)
         return ag_compute_accumulate(walk->context, x, &sum);
     s->full = true;
-    return ag_tensor_copy(walk->context, &sum, x);
+    if (!ag_tensor_is_contiguous(x))
+        return ag_tensor_copy(walk->context, &sum, x);
+    memcpy(sum.data, x->data, ag_tensor_bytes(x));
+    return true;
 }
 
 /* The same where x is the whole buffer of a variable that nobody will read again. */
