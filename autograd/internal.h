@@ -164,7 +164,12 @@ static inline const ag_tensor *ag_input_value(const ag_node *node, int i)
 }
 
 /* The same, if it is f32 or f64; NULL with AG_ERR_DTYPE recorded. */
-const ag_tensor *ag_node_float_input(const ag_node *node, int i);
+const ag_tensor *ag_node_refuse_input(const ag_node *node, int i);
+static inline const ag_tensor *ag_node_float_input(const ag_node *node, int i)
+{
+    const ag_tensor *x = ag_input_value(node, i);
+    return ag_dtype_is_float(x->dtype) ? x : ag_node_refuse_input(node, i);
+}
 
 /* Input i's name and shape, for messages. */
 char *ag_node_describe(const ag_node *node, int i, char *text, size_t size);
@@ -174,7 +179,12 @@ bool ag_node_fail_operands(const ag_node *node, ag_error error, const char *reas
                            const char *joint, int j);
 
 /* Whether inputs i and j have one dtype; if not, with the error recorded. */
-bool ag_node_same_dtype(const ag_node *node, int i, int j);
+bool ag_node_refuse_dtypes(const ag_node *node, int i, int j);
+static inline bool ag_node_same_dtype(const ag_node *node, int i, int j)
+{
+    return ag_input_value(node, i)->dtype == ag_input_value(node, j)->dtype ||
+           ag_node_refuse_dtypes(node, i, j);
+}
 
 /* In forward: a new output with the dtype and shape of x, and one of rank sizes. */
 ag_tensor *ag_node_output_like(ag_node *node, const ag_tensor *x);

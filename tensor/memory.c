@@ -184,10 +184,12 @@ void *ag_memory_new(ag_context *context, ag_lifetime lifetime, size_t bytes)
 
 void ag_memory_reset_step(ag_context *context)
 {
-    for (ag_chunk *chunk = context->step.first; chunk; chunk = chunk->next)
+    ag_chunk *first = context->step.first;
+    for (ag_chunk *chunk = first; chunk; chunk = chunk->next)
         POISON(chunk->data, chunk->size);
-    context->step.current = NULL;
-    context->step.left = 0;
+    context->step.current = first;
+    context->step.next = first ? first->data : NULL;
+    context->step.left = first ? first->size : 0;
     context->step.in_use = 0;
     clear_free_buffers(context);
 }

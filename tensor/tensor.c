@@ -113,15 +113,20 @@ static bool product_fits(int64_t a, int64_t b, int64_t limit)
     return (a | b) >> 31 ? a <= limit / b : a * b <= limit;
 }
 
-static bool fail_size(ag_context *context, ag_error error, int rank, const int64_t *dims,
-                      const char *before, const char *after)
+/* Says why no tensor can have these sizes. Returns false. */
+AG_SELDOM static bool refuse_sizes(ag_context *context, int rank, const int64_t *dims)
 {
     char text[128];
-    ag_shape shape = ag_shape_make(rank, dims);
-    return ag_fail(context, error, "tensor: %s%s%s", before,
-                   ag_shape_text(shape, text, sizeof text), after);
+    bool negative = false;
+    for (int i = 0; i < rank; i++)
+        negative = negative || dims[i] < 0;
+    return ag_fail(context, negative ? AG_ERR_SHAPE : AG_ERR_MEMORY, "tensor: %s%s%s",
+                   negative ? "a size in " : "",
+                   ag_shape_text(ag_shape_make(rank, dims), text, sizeof text),
+                   negative ? " is negative" : " has more elements than fit");
 }
 
+/* The product of the sizes other than 0 must fit too: strides are made from them. */
 static bool bytes_of(ag_context *context, ag_dtype dtype, int rank, const int64_t *dims,
                      size_t *bytes)
 {
@@ -132,16 +137,11 @@ static bool bytes_of(ag_context *context, ag_dtype dtype, int rank, const int64_
     if (item == 0)
         return ag_fail(context, AG_ERR_DTYPE, "tensor: %s", ag_dtype_name(dtype));
     bool empty = false;
+    int64_t limit = item == 4 ? PTRDIFF_MAX / 4 : PTRDIFF_MAX / 8, count = 1;
     for (int i = 0; i < rank; i++) {
-        if (dims[i] < 0)
-            return fail_size(context, AG_ERR_SHAPE, rank, dims, "a size in ", " is negative");
+        if (dims[i] < 0 || (dims[i] > 0 && !product_fits(count, dims[i], limit)))
+            return refuse_sizes(context, rank, dims);
         empty = empty || dims[i] == 0;
-    }
-    /* The product of the sizes other than 0 must fit too: strides are made from them. */
-    int64_t limit = PTRDIFF_MAX / (int64_t)item, count = 1;
-    for (int i = 0; i < rank; i++) {
-        if (dims[i] > 0 && !product_fits(count, dims[i], limit))
-            return fail_size(context, AG_ERR_MEMORY, rank, dims, "", " has more elements than fit");
         count *= dims[i] > 0 ? dims[i] : 1;
     }
     *bytes = empty ? 0 : (size_t)count * item;
