@@ -146,10 +146,12 @@ static void *rows_at(const attention_job *job, const ag_tensor *x, task_place pl
     return at(job, x, first * width + place.head * (width / job->call->heads));
 }
 
-static void *statistics_at(const attention_job *job, task_place place, int64_t row)
+/* The statistic of that number, of each query of that head, from a row on. */
+static void *statistic_at(const attention_job *job, task_place place, int number, int64_t row)
 {
-    int64_t first = (place.sequence * job->call->heads + place.head) * rows_of(job->call->q);
-    return at(job, job->statistics, (first + row) * AG_ATTENTION_STATISTICS);
+    int64_t head = place.sequence * job->call->heads + place.head;
+    int64_t first = (head * AG_ATTENTION_STATISTICS + number) * rows_of(job->call->q);
+    return at(job, job->statistics, first + row);
 }
 
 /* The queries and keys from some on, and how many of the keys are no padding. */
@@ -179,7 +181,8 @@ static void forward_task(void *job_, int64_t task, int worker)
     part.head.s = ag_min(job->part, part.head.s);
     part.y = rows_at(job, job->y, place, first);
     part.y_row = job->y->dims[job->y->rank - 1];
-    part.statistics = statistics_at(job, place, first);
+    part.largest = statistic_at(job, place, 0, first);
+    part.factors = statistic_at(job, place, 1, first);
     job->kernels->forward(&part, job->scratch + (size_t)worker * job->scratch_bytes);
 }
 
@@ -221,7 +224,8 @@ static void backward_task(void *job_, int64_t task, int worker)
     part.y = rows_at(job, job->y, place, 0);
     part.dy = rows_at(job, job->dy, place, 0);
     part.y_row = job->y->dims[job->y->rank - 1];
-    part.statistics = statistics_at(job, place, 0);
+    part.largest = statistic_at(job, place, 0, 0);
+    part.factors = statistic_at(job, place, 1, 0);
     part.dq = rows_at(job, gradients->q, place, 0);
     if (job->partial.data) {
         int64_t numbers = ag_tensor_count(gradients->q);
