@@ -72,16 +72,16 @@ static void run_some(void *job_, int64_t group, int worker)
         job->run(job_, task, worker);
 }
 
-/* Scratch is a few matrices of some or all queries and blocks of keys. Where these are far
+/* Scratch is a few matrices of blocks of queries and of some or all keys. Where these are far
  * too large for any memory, even their sizes would not fit into an integer. */
 static bool scratch_has_a_size(ag_context *context, const ag_attention_head *head)
 {
-    double rows = (double)head->s + 1024, columns = (double)head->d + (double)head->d_v + 1024;
+    double rows = (double)head->t + 1024, columns = (double)head->d + (double)head->d_v + 1024;
     if (rows * columns < 0x1p50)
         return true;
     return ag_fail(context, AG_ERR_MEMORY,
-                   "attend: too much memory for %lld queries of %lld numbers and values of %lld",
-                   (long long)head->s, (long long)head->d, (long long)head->d_v);
+                   "attend: too much memory for %lld keys of %lld numbers and values of %lld",
+                   (long long)head->t, (long long)head->d, (long long)head->d_v);
 }
 
 /* Runs all tasks; scratch bytes are what a thread needs. */
