@@ -297,7 +297,7 @@ bool ag_compute_norm_backward(ag_context *context, ag_norm_rows kind, const ag_t
  * q [.., s, h d], k [.., t, h d], v [.., t, h d_v], of any strides and the same
  * leading axes; y [.., s, h d_v] contiguous. Query i sees the keys j < lengths of
  * its sequence and, if causal, j <= i + t - s; where it sees none, P_i = 0. What
- * backward reads of each row is written to statistics [.., h, s, AG_ATTENTION_STATISTICS]. */
+ * backward reads of each row is written to statistics [.., h, AG_ATTENTION_STATISTICS, s]. */
 typedef struct ag_attention_call {
     int64_t heads;
     double scale;
