@@ -16,7 +16,7 @@ static void ask_for_all(struct ag_walk *walk)
     for (uint32_t i = 0; i < walk->n_parameters; i++) {
         ag_node *node = ag_list_at(&walk->tape->parameters, i);
         walk->parameters[i].needed = walk->parameters[i].kept = true;
-        walk->parameters[i].home = node->has_gradient ? NULL : node;
+        walk->parameters[i].at_home = !node->has_gradient;
     }
 }
 
@@ -125,11 +125,12 @@ static bool walk_into_variables(ag_var y, ag_var cotangent, bool scalar)
                        ag_describe(y, text, sizeof text));
     if (scalar)
         cotangent = ones_like(y);
-    if (!ag_is_valid(cotangent) || !ag_walk_begin(&walk, y.context, root, false))
+    ag_node *given = ag_node_find(cotangent);
+    if (!given || !ag_walk_begin(&walk, y.context, root, false))
         return false;
     walk.releases = true;
     ask_for_all(&walk);
-    if (!ag_walk_set_root(&walk, root, cotangent) || !ag_walk_run(&walk) || !make_room(&walk))
+    if (!ag_walk_set_root(&walk, root, given) || !ag_walk_run(&walk) || !make_room(&walk))
         return false;
     put_gradients(&walk);
     ag_walk_end(&walk);
@@ -163,28 +164,29 @@ bool ag_backward_from(ag_var y, ag_var cotangent)
 static void ask_for(struct ag_walk *walk, const ag_var *inputs, int n)
 {
     for (int i = 0; i < n; i++) {
-        ag_slot *s = ag_walk_slot(walk, inputs[i]);
+        ag_slot *s = ag_walk_slot(walk, ag_node_behind(inputs[i]));
         if (s)
             s->needed = s->kept = true;
     }
     for (uint32_t i = 0; i < walk->n_step; i++) {
         const ag_node *node = ag_list_at(&walk->tape->step, i);
         for (int k = 0; node->requires_gradient && k < node->n_inputs; k++)
-            if (!ag_input_is_constant(node, k) && ag_walk_needs(walk, node->inputs[k]))
+            if (!ag_input_is_constant(node, k) && ag_walk_needs(walk, node->inputs[k].node))
                 walk->step[i].needed = true;
     }
 }
 
 /* A variable of its own for each input: one that is asked for twice, or whose
  * gradient is the cotangent itself, gets another handle. */
-static ag_var gradient_variable(struct ag_walk *walk, ag_var input, ag_var cotangent)
+static ag_var gradient_variable(struct ag_walk *walk, ag_var input, const ag_node *cotangent)
 {
-    ag_slot *s = ag_walk_slot(walk, input);
+    ag_slot *s = ag_walk_slot(walk, ag_node_behind(input));
     ag_tensor *zeros, gradient;
     if (s && s->full && walk->recording) {
-        bool given = s->given || s->var.index == cotangent.index;
+        bool given = s->given || s->variable == cotangent;
+        ag_var v = s->variable->self;
         s->given = true;
-        return given ? ag_reshape(s->var, ag_shape_of(s->var)) : s->var;
+        return given ? ag_reshape(v, ag_shape_of(v)) : v;
     }
     if (s && s->full) {
         bool given = s->given;
@@ -224,13 +226,14 @@ static bool new_gradients(ag_var y, ag_var cotangent, bool scalar, const ag_var 
         return false;
     if (scalar)
         cotangent = ones_like(y);
-    if (!ag_is_valid(cotangent) || !ag_walk_begin(&walk, y.context, root, flags & AG_CREATE_GRAPH))
+    ag_node *given = ag_node_find(cotangent);
+    if (!given || !ag_walk_begin(&walk, y.context, root, flags & AG_CREATE_GRAPH))
         return false;
     ask_for(&walk, inputs, n);
-    if (!ag_walk_set_root(&walk, root, cotangent) || !ag_walk_run(&walk))
+    if (!ag_walk_set_root(&walk, root, given) || !ag_walk_run(&walk))
         return false;
     for (int i = 0; i < n; i++)
-        gradients[i] = gradient_variable(&walk, inputs[i], cotangent);
+        gradients[i] = gradient_variable(&walk, inputs[i], given);
     ag_walk_end(&walk);
     return !y.context->error;
 }

@@ -8,20 +8,26 @@ char *ag_node_describe(const ag_node *node, int i, char *text, size_t size)
     return ag_describe(ag_node_input(node, i), text, size);
 }
 
-const ag_tensor *ag_node_float_input(const ag_node *node, int i)
+const ag_tensor *ag_node_refuse_input(const ag_node *node, int i)
 {
     char text[160];
-    const ag_tensor *x = ag_input_value(node, i);
-    if (x->dtype == AG_F32 || x->dtype == AG_F64)
-        return x;
     ag_node_fail(node, AG_ERR_DTYPE, "%s is %s, not f32 or f64",
-                 ag_node_describe(node, i, text, sizeof text), ag_dtype_name(x->dtype));
+                 ag_node_describe(node, i, text, sizeof text),
+                 ag_dtype_name(ag_input_value(node, i)->dtype));
     return NULL;
 }
 
 ag_tensor *ag_node_output_like(ag_node *node, const ag_tensor *x)
 {
     if (!ag_tensor_allocate_like(node->self.context, AG_STEP, x, &node->value))
+        return NULL;
+    node->owns_data = true;
+    return &node->value;
+}
+
+ag_tensor *ag_node_output_dims(ag_node *node, ag_dtype dtype, int rank, const int64_t *dims)
+{
+    if (!ag_tensor_allocate_dims(node->self.context, AG_STEP, dtype, rank, dims, &node->value))
         return NULL;
     node->owns_data = true;
     return &node->value;
@@ -68,12 +74,10 @@ bool ag_node_fail_operands(const ag_node *node, ag_error error, const char *reas
                         ag_node_describe(node, j, right, sizeof right));
 }
 
-bool ag_node_same_dtype(const ag_node *node, int i, int j)
+bool ag_node_refuse_dtypes(const ag_node *node, int i, int j)
 {
     char left[160], right[160];
     const ag_tensor *a = ag_input_value(node, i), *b = ag_input_value(node, j);
-    if (a->dtype == b->dtype)
-        return true;
     return ag_node_fail(node, AG_ERR_DTYPE, "dtypes differ: %s is %s, %s is %s",
                         ag_node_describe(node, i, left, sizeof left), ag_dtype_name(a->dtype),
                         ag_node_describe(node, j, right, sizeof right), ag_dtype_name(b->dtype));
@@ -82,11 +86,12 @@ bool ag_node_same_dtype(const ag_node *node, int i, int j)
 /* A new output of the shape that a and b broadcast to. */
 static ag_tensor *broadcast_output(ag_node *node, const ag_tensor *a, const ag_tensor *b)
 {
-    ag_shape shape;
+    int64_t dims[AG_MAX_RANK];
     if (ag_tensor_same_shape(a, b))
         return ag_node_output_like(node, a);
-    if (ag_shape_broadcast(ag_tensor_shape(a), ag_tensor_shape(b), &shape))
-        return ag_node_new_output(node, a->dtype, shape);
+    int rank = ag_broadcast_dims(a->rank, a->dims, b->rank, b->dims, dims);
+    if (rank >= 0)
+        return ag_node_output_dims(node, a->dtype, rank, dims);
     ag_node_fail_operands(node, AG_ERR_SHAPE, "shapes do not broadcast", 0, " and ", 1);
     return NULL;
 }
@@ -247,10 +252,14 @@ ag_var ag_scalar_like(ag_var x, double value)
     return ag_leaf(x.context, &tensor, true);
 }
 
+AG_SELDOM static ag_var sum_to_operand(ag_var g, ag_var operand)
+{
+    return ag_sum_to(g, ag_shape_of(operand));
+}
+
 ag_var ag_unbroadcast(ag_var g, ag_var operand)
 {
     const ag_node *from = ag_node_find(g);
-    if (from && ag_tensor_same_shape(&from->value, value_of(operand)))
-        return g;
-    return ag_sum_to(g, ag_shape_of(operand));
+    bool same = from && ag_tensor_same_shape(&from->value, value_of(operand));
+    return same ? g : sum_to_operand(g, operand);
 }

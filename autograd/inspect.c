@@ -106,7 +106,7 @@ static void write_node(const ag_node *node, FILE *file)
         fprintf(file, "\\ngradient absent");
     fprintf(file, "\"];\n");
     for (int i = 0; i < node->n_inputs; i++) {
-        node_id(node->inputs[i], other, sizeof other);
+        node_id(node->inputs[i].node->self, other, sizeof other);
         fprintf(file, "  %s -> %s;\n", other, id);
     }
 }
@@ -119,7 +119,7 @@ static void mark_sources(const ag_tape *tape, ag_var root, bool *step, bool *par
     for (uint32_t i = tape->step.count; i-- > 0;) {
         const ag_node *node = ag_list_at(&tape->step, i);
         for (int k = 0; step[i] && k < node->n_inputs; k++) {
-            ag_var input = node->inputs[k];
+            ag_var input = node->inputs[k].node->self;
             bool *list = input.index & AG_PARAMETER_BIT ? parameters : step;
             list[input.index & ~AG_PARAMETER_BIT] = true;
         }

@@ -15,33 +15,37 @@
 #define AG_FEW_INPUTS 3
 #define AG_SMALL_OPTIONS 48
 
+/* An operand. Nodes never move while their step lasts, so a pointer is enough. */
+typedef struct ag_input {
+    ag_node *node;
+    uint32_t version; /* of its base when the operation ran */
+} ag_input;
+
 struct ag_node {
     ag_var self; /* the handle that stands for this node */
 
-    const ag_op *op;          /* NULL for a leaf */
-    const ag_var *inputs;     /* n_inputs of them, here or in the step arena */
-    const uint32_t *versions; /* of the inputs when op ran */
+    const ag_op *op;        /* NULL for a leaf */
+    const ag_input *inputs; /* n_inputs of them, here or in the step arena */
     const void *options;
     int n_inputs;
 
-    ag_node *base;       /* the node whose data it shows, for a view; else itself */
-    uint32_t version;    /* of a base: counts the writes into its value */
-    uint32_t made_at;    /* the base's version when op ran */
-    ag_tensor *gradient; /* memory for it; NULL if there never was one */
-    ag_tensor *saved;    /* what forward keeps for the backward rule; NULL without */
-    const char *name;    /* NULL without */
+    uint32_t version;     /* of a base: counts the writes into its value */
+    uint32_t made_at;     /* the base's version when op ran */
+    ag_node *base;        /* the node whose data it shows, for a view; else itself */
+    ag_tensor *gradient;  /* memory for it; NULL if there never was one */
+    ag_tensor *saved;     /* what forward keeps for the backward rule; NULL without */
+    ag_node *promised_to; /* in backward: the input whose gradient its buffer will become */
+    const char *name;     /* NULL without */
     bool has_gradient;
     bool requires_gradient;
     bool retains_gradient;
     bool owns_data;     /* value.data was allocated for this node */
-    bool promised;      /* in backward: its buffer will become an input's gradient */
     bool backward_done; /* ag_backward has started here */
     bool users_op;      /* op is not of the library: its rule may keep handles */
 
     /* From here on nothing is set when a node is made, but that there is no value. */
     ag_tensor value; /* data is NULL until there is one */
-    ag_var few_inputs[AG_FEW_INPUTS];
-    uint32_t few_versions[AG_FEW_INPUTS];
+    ag_input few_inputs[AG_FEW_INPUTS];
     union {
         double align;
         char bytes[AG_SMALL_OPTIONS];
@@ -86,8 +90,7 @@ static inline ag_node *ag_list_at(const ag_node_list *list, uint32_t i)
     return &list->blocks[i / AG_NODES_PER_BLOCK][i % AG_NODES_PER_BLOCK];
 }
 
-/* The node behind a handle that is known to be good, such as an input of a node
- * that is on the tape. */
+/* The node behind a handle that is known to be good, such as a rule's dy. */
 static inline ag_node *ag_node_behind(ag_var v)
 {
     const ag_tape *tape = v.context->tape;
@@ -95,10 +98,11 @@ static inline ag_node *ag_node_behind(ag_var v)
     return ag_list_at(list, v.index & ~AG_PARAMETER_BIT);
 }
 
-/* The node behind a handle; NULL if there is none, without an error. */
+/* The node behind a handle; NULL if there is none, without an error. (AG_POISONED
+ * is beyond the end of the parameters.) */
 static inline ag_node *ag_node_find(ag_var v)
 {
-    if (!v.context || !v.context->tape || v.index == AG_POISONED)
+    if (!v.context || !v.context->tape)
         return NULL;
     const ag_tape *tape = v.context->tape;
     const ag_node_list *list = v.index & AG_PARAMETER_BIT ? &tape->parameters : &tape->step;
@@ -159,11 +163,16 @@ ag_tensor *ag_gradient_mutable(ag_var v);
 /* The value of input i, which there is. */
 static inline const ag_tensor *ag_input_value(const ag_node *node, int i)
 {
-    return &ag_node_behind(node->inputs[i])->value;
+    return &node->inputs[i].node->value;
 }
 
 /* The same, if it is f32 or f64; NULL with AG_ERR_DTYPE recorded. */
-const ag_tensor *ag_node_float_input(const ag_node *node, int i);
+const ag_tensor *ag_node_refuse_input(const ag_node *node, int i);
+static inline const ag_tensor *ag_node_float_input(const ag_node *node, int i)
+{
+    const ag_tensor *x = ag_input_value(node, i);
+    return ag_dtype_is_float(x->dtype) ? x : ag_node_refuse_input(node, i);
+}
 
 /* Input i's name and shape, for messages. */
 char *ag_node_describe(const ag_node *node, int i, char *text, size_t size);
@@ -173,10 +182,16 @@ bool ag_node_fail_operands(const ag_node *node, ag_error error, const char *reas
                            const char *joint, int j);
 
 /* Whether inputs i and j have one dtype; if not, with the error recorded. */
-bool ag_node_same_dtype(const ag_node *node, int i, int j);
+bool ag_node_refuse_dtypes(const ag_node *node, int i, int j);
+static inline bool ag_node_same_dtype(const ag_node *node, int i, int j)
+{
+    return ag_input_value(node, i)->dtype == ag_input_value(node, j)->dtype ||
+           ag_node_refuse_dtypes(node, i, j);
+}
 
-/* In forward: a new output with the dtype and shape of x. */
+/* In forward: a new output with the dtype and shape of x, and one of rank sizes. */
 ag_tensor *ag_node_output_like(ag_node *node, const ag_tensor *x);
+ag_tensor *ag_node_output_dims(ag_node *node, ag_dtype dtype, int rank, const int64_t *dims);
 
 /* In forward: fills a whole output with elementwise results. */
 void ag_node_unary(ag_node *node, ag_unary kind, double parameter);

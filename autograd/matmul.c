@@ -16,58 +16,62 @@
  */
 #include "internal.h"
 
-/* x with axes of size 1 in front, which broadcast, up to a rank. */
-static ag_tensor with_rank(const ag_tensor *x, int rank)
+/* x with axes of size 1 in front, which broadcast, up to a rank; room is for a view of it. */
+static const ag_tensor *with_rank(const ag_tensor *x, int rank, ag_tensor *room)
 {
-    ag_tensor view = { .data = x->data, .dtype = x->dtype, .rank = rank };
+    if (x->rank == rank)
+        return x;
+    room->data = x->data;
+    room->dtype = x->dtype;
+    room->rank = rank;
     for (int axis = 0, own = x->rank - rank; axis < rank; axis++, own++) {
-        view.dims[axis] = own < 0 ? 1 : x->dims[own];
-        view.strides[axis] = own < 0 ? 0 : x->strides[own];
+        room->dims[axis] = own < 0 ? 1 : x->dims[own];
+        room->strides[axis] = own < 0 ? 0 : x->strides[own];
     }
-    return view;
+    return room;
 }
 
 /* C = A B + start; the leading axes broadcast to C's. */
 static bool multiply(ag_context *context, const ag_tensor *a, const ag_tensor *b,
                      const ag_matmul_start *start, ag_tensor *c)
 {
-    ag_tensor a_view = with_rank(a, c->rank), b_view = with_rank(b, c->rank);
-    return ag_compute_matmul(context, &a_view, &b_view, start, c);
+    ag_tensor a_room, b_room;
+    return ag_compute_matmul(context, with_rank(a, c->rank, &a_room),
+                             with_rank(b, c->rank, &b_room), start, c);
 }
 
 /* ---- matmul ---- */
 
-/* The shape of the product; false with the error recorded. */
-static bool product_shape(const ag_node *node, const ag_tensor *a, const ag_tensor *b,
-                          ag_shape *shape)
+/* The sizes of the product; -1 instead of their number with the error recorded. */
+static int product_dims(const ag_node *node, const ag_tensor *a, const ag_tensor *b, int64_t *dims)
 {
+    const char *reason = NULL;
+    int batch = 0;
     if (!ag_node_same_dtype(node, 0, 1))
-        return false;
+        return -1;
     if (a->rank < 2 || b->rank < 2)
-        return ag_node_fail_operands(node, AG_ERR_SHAPE,
-                                     "operands need rank 2 or more (see ag_dot for vectors)", 0,
-                                     " times ", 1);
-    if (a->dims[a->rank - 1] != b->dims[b->rank - 2])
-        return ag_node_fail_operands(node, AG_ERR_SHAPE, "inner sizes differ", 0, " times ", 1);
-    ag_shape over_a = ag_shape_make(a->rank - 2, a->dims);
-    ag_shape over_b = ag_shape_make(b->rank - 2, b->dims);
-    if (!ag_shape_broadcast(over_a, over_b, shape))
-        return ag_node_fail_operands(node, AG_ERR_SHAPE, "leading axes do not broadcast", 0,
-                                     " times ", 1);
-    shape->dims[shape->rank++] = a->dims[a->rank - 2];
-    shape->dims[shape->rank++] = b->dims[b->rank - 1];
-    return true;
+        reason = "operands need rank 2 or more (see ag_dot for vectors)";
+    else if (a->dims[a->rank - 1] != b->dims[b->rank - 2])
+        reason = "inner sizes differ";
+    else if ((batch = ag_broadcast_dims(a->rank - 2, a->dims, b->rank - 2, b->dims, dims)) < 0)
+        reason = "leading axes do not broadcast";
+    if (reason) {
+        ag_node_fail_operands(node, AG_ERR_SHAPE, reason, 0, " times ", 1);
+        return -1;
+    }
+    dims[batch] = a->dims[a->rank - 2];
+    dims[batch + 1] = b->dims[b->rank - 1];
+    return batch + 2;
 }
 
 static void matmul_forward(ag_node *node)
 {
+    int64_t dims[AG_MAX_RANK];
     const ag_tensor *a = ag_node_float_input(node, 0), *b = ag_node_float_input(node, 1);
-    ag_shape shape;
-    if (!a || !b || !product_shape(node, a, b, &shape))
-        return;
-    ag_tensor *c = ag_node_new_output(node, a->dtype, shape);
+    int rank = a && b ? product_dims(node, a, b, dims) : -1;
+    ag_tensor *c = rank < 0 ? NULL : ag_node_output_dims(node, a->dtype, rank, dims);
     if (c)
-        multiply(ag_node_context(node), a, b, NULL, c);
+        multiply(node->self.context, a, b, NULL, c);
 }
 
 /* [.., n] -> [rows, n]: all rows under each other. */
@@ -135,8 +139,16 @@ static bool fail_summand(const ag_node *node, const char *what, int i)
                         ag_node_describe(node, i, summand, sizeof summand));
 }
 
-/* The shape of the result; false with the error recorded. */
-static bool affine_shape(const ag_node *node, ag_shape *shape)
+/* Whether r is [.., n] with the leading axes of x. */
+static bool fits_rows(const ag_tensor *r, const ag_tensor *x, int64_t n)
+{
+    bool fits = r->rank == x->rank && r->dims[r->rank - 1] == n;
+    for (int axis = 0; fits && axis < r->rank - 1; axis++)
+        fits = r->dims[axis] == x->dims[axis];
+    return fits;
+}
+
+static bool check_affine(const ag_node *node)
 {
     int bias = bias_input(node), residual = residual_input(node);
     const ag_tensor *x = ag_node_float_input(node, 0), *w = ag_node_float_input(node, 1);
@@ -151,50 +163,57 @@ static bool affine_shape(const ag_node *node, ag_shape *shape)
                                      0, " times ", 1);
     if (x->dims[x->rank - 1] != w->dims[0])
         return ag_node_fail_operands(node, AG_ERR_SHAPE, "inner sizes differ", 0, " times ", 1);
-    *shape = ag_tensor_shape(x);
-    shape->dims[shape->rank - 1] = w->dims[1];
     if (b && (b->rank != 1 || b->dims[0] != w->dims[1]))
         return fail_summand(node, "bias", bias);
-    return !r || ag_shape_equal(ag_tensor_shape(r), *shape) ||
-           fail_summand(node, "residual", residual);
+    return !r || fits_rows(r, x, w->dims[1]) || fail_summand(node, "residual", residual);
 }
 
-/* A vector as the only row of a matrix. */
-static ag_tensor at_least_a_matrix(const ag_tensor *x)
+/* A matrix over the data of x. */
+static void put_matrix(ag_tensor *matrix, const ag_tensor *x, int64_t rows, int64_t columns,
+                       int64_t row_stride, int64_t column_stride)
 {
-    ag_tensor view = *x;
-    if (x->rank == 1) {
-        view.rank = 2;
-        view.dims[0] = 1;
-        view.dims[1] = x->dims[0];
-        view.strides[0] = x->dims[0];
-        view.strides[1] = x->strides[0];
-    }
-    return view;
+    matrix->data = x->data;
+    matrix->dtype = x->dtype;
+    matrix->rank = 2;
+    matrix->dims[0] = rows;
+    matrix->dims[1] = columns;
+    matrix->strides[0] = row_stride;
+    matrix->strides[1] = column_stride;
+}
+
+/* x, or a vector as the only row of a matrix; room is for that. */
+static ag_tensor *at_least_a_matrix(ag_tensor *x, ag_tensor *room)
+{
+    if (x->rank != 1)
+        return x;
+    put_matrix(room, x, 1, x->dims[0], x->dims[0], x->strides[0]);
+    return room;
 }
 
 /* Y = X W + b + R into y, of that shape. */
 static bool compute_affine(const ag_node *node, ag_tensor *y)
 {
-    ag_tensor residual;
+    ag_tensor x_room, y_room, r_room;
+    ag_tensor *x = &node->inputs[0].node->value, *w = &node->inputs[1].node->value;
     ag_matmul_start start = { .row = value_or_null(node, bias_input(node)) };
-    const ag_tensor *r = value_or_null(node, residual_input(node));
-    if (r) {
-        residual = at_least_a_matrix(r);
-        start.matrix = &residual;
-    }
-    ag_tensor x_rows = at_least_a_matrix(ag_input_value(node, 0));
-    ag_tensor y_rows = at_least_a_matrix(y);
-    return multiply(ag_node_context(node), &x_rows, ag_input_value(node, 1), &start, &y_rows);
+    int residual = residual_input(node);
+    if (residual >= 0)
+        start.matrix = at_least_a_matrix(&node->inputs[residual].node->value, &r_room);
+    return multiply(node->self.context, at_least_a_matrix(x, &x_room), w, &start,
+                    at_least_a_matrix(y, &y_room));
 }
 
 /* The same in a new output; NULL with an error recorded. */
 static ag_tensor *affine_output(ag_node *node)
 {
-    ag_shape shape;
-    ag_tensor *y = NULL;
-    if (affine_shape(node, &shape))
-        y = ag_node_new_output(node, ag_input_value(node, 0)->dtype, shape);
+    if (!check_affine(node))
+        return NULL;
+    const ag_tensor *x = ag_input_value(node, 0), *w = ag_input_value(node, 1);
+    int64_t dims[AG_MAX_RANK];
+    for (int axis = 0; axis < x->rank - 1; axis++)
+        dims[axis] = x->dims[axis];
+    dims[x->rank - 1] = w->dims[1];
+    ag_tensor *y = ag_node_output_dims(node, x->dtype, x->rank, dims);
     return y && compute_affine(node, y) ? y : NULL;
 }
 
@@ -220,8 +239,18 @@ static void affine_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 /* x [.., n] as a matrix of all its rows: a view if its strides allow it, else a copy. */
 static bool rows_of(ag_context *context, const ag_tensor *x, ag_tensor *rows)
 {
-    int64_t count = ag_shape_count(ag_shape_make(x->rank - 1, x->dims));
-    return ag_tensor_reshape(context, x, AG_SHAPE(count, x->dims[x->rank - 1]), rows);
+    int64_t count = 1, n = x->dims[x->rank - 1];
+    for (int axis = 0; axis < x->rank - 1; axis++)
+        count *= x->dims[axis];
+    if (!ag_tensor_is_contiguous(x))
+        return ag_tensor_reshape(context, x, AG_SHAPE(count, n), rows);
+    put_matrix(rows, x, count, n, n, 1);
+    return true;
+}
+
+static void put_transposed(ag_tensor *transposed, const ag_tensor *x)
+{
+    put_matrix(transposed, x, x->dims[1], x->dims[0], x->strides[1], x->strides[0]);
 }
 
 /* A new variable like another one, filled with the product of two matrices. */
@@ -240,8 +269,9 @@ static ag_var weight_gradient(const ag_node *node, const ag_tensor *dy_rows)
     ag_context *context = ag_node_context(node);
     const ag_tensor *x = ag_node_input_value(node, 0);
     ag_tensor rows, columns;
-    if (!rows_of(context, x, &rows) || !ag_tensor_transpose(context, &rows, 0, 1, &columns))
+    if (!rows_of(context, x, &rows))
         return ag_poisoned(context);
+    put_transposed(&columns, &rows);
     ag_var dw = product_like(ag_node_input(node, 1), &columns, dy_rows);
     if (rows.data != x->data)
         ag_memory_recycle(context, rows.data, ag_tensor_bytes(&rows));
@@ -263,9 +293,9 @@ static void affine_vjp_fused(const ag_node *node, ag_var dy, ag_var *dx)
     ag_context *context = ag_node_context(node);
     int bias = bias_input(node), residual = residual_input(node);
     ag_tensor rows, transposed;
-    if (!rows_of(context, ag_value(dy), &rows) ||
-        !ag_tensor_transpose(context, ag_node_input_value(node, 1), 0, 1, &transposed))
+    if (!rows_of(context, &ag_node_behind(dy)->value, &rows))
         return;
+    put_transposed(&transposed, ag_input_value(node, 1));
     if (ag_node_needs(node, 0))
         dx[0] = product_like(ag_node_input(node, 0), &rows, &transposed);
     if (ag_node_needs(node, 1))

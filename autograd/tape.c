@@ -6,7 +6,7 @@
 
 /* ---- The list of nodes ---- */
 
-static bool add_block(ag_context *context, ag_node_list *list)
+AG_SELDOM static bool add_block(ag_context *context, ag_node_list *list)
 {
     if (list->count >= AG_PARAMETER_BIT - AG_NODES_PER_BLOCK)
         return ag_fail(context, AG_ERR_MEMORY, "tape: more than 2^31 variables");
@@ -32,15 +32,15 @@ static void clear(ag_node *node)
 {
     node->op = NULL;
     node->inputs = NULL;
-    node->versions = NULL;
     node->options = NULL;
     node->n_inputs = 0;
-    node->base = node;
     node->version = node->made_at = 0;
+    node->base = node;
     node->gradient = node->saved = NULL;
+    node->promised_to = NULL;
     node->name = NULL;
     node->has_gradient = node->requires_gradient = node->retains_gradient = false;
-    node->owns_data = node->promised = node->backward_done = node->users_op = false;
+    node->owns_data = node->backward_done = node->users_op = false;
     node->value.data = NULL;
 }
 
@@ -171,36 +171,38 @@ ag_var ag_leaf(ag_context *context, const ag_tensor *value, bool owns_data)
 
 /* ---- Applying an operation ---- */
 
-/* Memory for the inputs and options of a node, inside of it where they fit. */
-static bool save_call(ag_context *context, ag_node *node, const ag_var *inputs, int n,
-                      const void *options)
+/* The nodes behind the handles, inside of the new node where they fit. Backward will
+ * come here if a gradient can flow on to one of them. */
+static bool save_inputs(ag_context *context, ag_node *node, const ag_var *inputs, int n)
 {
-    ag_var *saved = node->few_inputs;
-    uint32_t *versions = node->few_versions;
-    if (n > AG_FEW_INPUTS) {
+    bool differentiable = node->op->vjp && context->tape->no_grad == 0;
+    ag_input *saved = node->few_inputs;
+    if (n > AG_FEW_INPUTS)
         saved = ag_memory_new(context, AG_STEP, (size_t)n * sizeof *saved);
-        versions = saved ? ag_memory_new(context, AG_STEP, (size_t)n * sizeof *versions) : NULL;
-        if (!versions)
-            return false;
-    }
-    for (int i = 0; i < n; i++) {
-        saved[i] = inputs[i];
-        versions[i] = ag_node_behind(inputs[i])->base->version;
+    for (int i = 0; saved && i < n; i++) {
+        ag_node *input = inputs[i].context == context ? ag_node_find(inputs[i]) : NULL;
+        if (!input)
+            return ag_node_require(context, node->op->name, inputs[i]); /* says what is wrong */
+        saved[i] = (ag_input){ input, input->base->version };
+        if (differentiable && input->requires_gradient && !ag_input_is_constant(node, i))
+            node->requires_gradient = true;
     }
     node->inputs = saved;
-    node->versions = versions;
     node->n_inputs = n;
+    return saved;
+}
 
-    if (node->op->options_size == 0)
+static bool save_options(ag_context *context, ag_node *node, const void *options)
+{
+    size_t size = node->op->options_size;
+    if (size == 0)
         return true;
-    void *room = node->small_options.bytes;
-    if (node->op->options_size > AG_SMALL_OPTIONS)
-        room = ag_memory_new(context, AG_STEP, node->op->options_size);
-    if (!room)
-        return false;
-    memcpy(room, options, node->op->options_size);
+    void *room = size <= AG_SMALL_OPTIONS ? node->small_options.bytes
+                                          : ag_memory_new(context, AG_STEP, size);
+    if (room)
+        memcpy(room, options, size);
     node->options = room;
-    return true;
+    return room;
 }
 
 static ag_context *first_context(const ag_var *inputs, int n)
@@ -211,29 +213,13 @@ static ag_context *first_context(const ag_var *inputs, int n)
     return NULL;
 }
 
-static bool check_call(ag_context *context, const ag_op *op, const ag_var *inputs, int n,
-                       const void *options)
-{
-    if (!op || !op->name || !op->forward)
-        return ag_fail(context, AG_ERR_ARGUMENT, "apply: an operation needs a name and a forward");
-    if (op->options_size > 0 && !options)
-        return ag_fail(context, AG_ERR_ARGUMENT, "%s: the options are NULL", op->name);
-    if (op->n_inputs > 0 && n != op->n_inputs)
-        return ag_fail(context, AG_ERR_ARGUMENT, "%s: takes %d inputs, not %d", op->name,
-                       op->n_inputs, n);
-    for (int i = 0; i < n; i++)
-        if (!ag_node_require(context, op->name, inputs[i]))
-            return false;
-    return true;
-}
-
 /* The input, or what it is a view of, in whose data the output lies; the node
  * itself if there is none. */
 static ag_node *base_of(ag_node *node)
 {
     const char *data = node->value.data;
     for (int i = 0; i < node->n_inputs && !node->owns_data; i++) {
-        ag_node *base = ag_node_behind(node->inputs[i])->base;
+        ag_node *base = node->inputs[i].node->base;
         const char *first = base->value.data;
         if (data >= first && data < first + ag_tensor_bytes(&base->value))
             return base;
@@ -241,17 +227,9 @@ static ag_node *base_of(ag_node *node)
     return node;
 }
 
-static bool any_requires_gradient(const ag_node *node)
-{
-    for (int i = 0; i < node->n_inputs; i++)
-        if (!ag_input_is_constant(node, i) && ag_node_behind(node->inputs[i])->requires_gradient)
-            return true;
-    return false;
-}
-
 bool ag_node_will_need(const ag_node *node)
 {
-    return node->self.context->tape->no_grad == 0 && any_requires_gradient(node);
+    return node->requires_gradient;
 }
 
 /* Messages of the floor below know shapes, but no names. */
@@ -280,56 +258,68 @@ static void run_forward(ag_node *node)
     ag_tape_unlock(context, node->op->name, lock);
 }
 
-static ag_var apply(const ag_op *op, const ag_var *inputs, int n, const void *options,
-                    bool users_op)
+/* An operation that failed leaves no trace. */
+static ag_var give_up(ag_context *context, ag_node *node)
 {
-    ag_context *context = inputs && n > 0 ? first_context(inputs, n) : NULL;
-    if (!context)
-        return AG_NONE;
-    if (context->error || !check_call(context, op, inputs, n, options))
-        return ag_poisoned(context);
+    if (node->inputs)
+        name_operands(node);
+    ag_tape_truncate(context->tape, node->self.index);
+    return ag_poisoned(context);
+}
 
-    ag_tape *tape = context->tape;
-    uint32_t before = tape->step.count;
-    ag_node *node = ag_list_push(context, &tape->step, 0);
+static ag_var apply(ag_context *context, const ag_op *op, const ag_var *inputs, int n,
+                    const void *options, bool users_op)
+{
+    ag_tape *tape = ag_tape_of(context);
+    ag_node *node = tape ? ag_list_push(context, &tape->step, 0) : NULL;
     if (!node)
         return ag_poisoned(context);
     node->op = op;
     node->users_op = users_op;
-    if (save_call(context, node, inputs, n, options))
+    if (save_inputs(context, node, inputs, n) && save_options(context, node, options))
         run_forward(node);
     if (!context->error && !node->value.data)
         ag_fail(context, AG_ERR_STATE, "%s: forward made no output", op->name);
-    if (context->error) {
-        if (node->inputs)
-            name_operands(node);
-        ag_tape_truncate(tape, before);
-        return ag_poisoned(context);
-    }
+    if (context->error)
+        return give_up(context, node);
     if (tape->watching)
         ag_branches_note(node);
     node->base = base_of(node);
     node->made_at = node->base->version;
-    node->requires_gradient = op->vjp && tape->no_grad == 0 &&
-                              ag_dtype_is_float(node->value.dtype) && any_requires_gradient(node);
+    node->requires_gradient = node->requires_gradient && ag_dtype_is_float(node->value.dtype);
     return node->self;
 }
 
 ag_var ag_run(const ag_op *op, const ag_var *inputs, int n, const void *options)
 {
-    return apply(op, inputs, n, options, false);
+    ag_context *context = first_context(inputs, n);
+    return context ? apply(context, op, inputs, n, options, false) : AG_NONE;
+}
+
+static bool check_call(ag_context *context, const ag_op *op, int n, const void *options)
+{
+    if (!op || !op->name || !op->forward)
+        return ag_fail(context, AG_ERR_ARGUMENT, "apply: an operation needs a name and a forward");
+    for (int i = 0; i < ag_op_count(); i++)
+        if (op == ag_op_at(i))
+            return ag_fail(context, AG_ERR_ARGUMENT, "apply: %s is the library's own; call ag_%s",
+                           op->name, op->name);
+    if (op->options_size > 0 && !options)
+        return ag_fail(context, AG_ERR_ARGUMENT, "%s: the options are NULL", op->name);
+    if (op->n_inputs > 0 && n != op->n_inputs)
+        return ag_fail(context, AG_ERR_ARGUMENT, "%s: takes %d inputs, not %d", op->name,
+                       op->n_inputs, n);
+    return true;
 }
 
 ag_var ag_apply(const ag_op *op, const ag_var *inputs, int n, const void *options)
 {
-    ag_context *context = inputs && n > 0 ? first_context(inputs, n) : NULL;
-    for (int i = 0; i < ag_op_count(); i++)
-        if (op == ag_op_at(i)) {
-            ag_fail(context, AG_ERR_ARGUMENT, "apply: %s is the library's own; call ag_%s",
-                    op->name, op->name);
-            return context ? ag_poisoned(context) : AG_NONE;
-        }
-    return apply(op, inputs, n, options, true);
+    ag_context *context = inputs ? first_context(inputs, n) : NULL;
+    if (!context)
+        return AG_NONE;
+    if (!check_call(context, op, n, options))
+        return ag_poisoned(context);
+    return apply(context, op, inputs, n, options, true);
 }
 
 /* ---- What an operation sees of its node ---- */
@@ -348,12 +338,12 @@ ag_var ag_node_input(const ag_node *node, int i)
 {
     if (!node || i < 0 || i >= node->n_inputs)
         return AG_NONE;
-    return node->inputs[i];
+    return node->inputs[i].node->self;
 }
 
 const ag_tensor *ag_node_input_value(const ag_node *node, int i)
 {
-    return node && i >= 0 && i < node->n_inputs ? &ag_node_behind(node->inputs[i])->value : NULL;
+    return node && i >= 0 && i < node->n_inputs ? &node->inputs[i].node->value : NULL;
 }
 
 ag_var ag_node_output(const ag_node *node)
@@ -371,8 +361,8 @@ bool ag_node_needs(const ag_node *node, int i)
     if (!node || i < 0 || i >= node->n_inputs || ag_input_is_constant(node, i))
         return false;
     const struct ag_walk *walk = node->self.context->tape->walk;
-    return walk ? ag_walk_needs(walk, node->inputs[i])
-                : ag_node_behind(node->inputs[i])->requires_gradient;
+    const ag_node *input = node->inputs[i].node;
+    return walk ? ag_walk_needs(walk, input) : input->requires_gradient;
 }
 
 ag_tensor *ag_node_new_output(ag_node *node, ag_dtype dtype, ag_shape shape)
@@ -404,7 +394,7 @@ static bool check_view(const ag_node *node, const ag_tensor *view)
     if (!ag_tensor_is_valid(view))
         return ag_node_fail(node, AG_ERR_ARGUMENT, "the view is no tensor");
     for (int i = 0; i < node->n_inputs; i++)
-        if (lies_within(view, ag_node_find(node->inputs[i])))
+        if (lies_within(view, node->inputs[i].node))
             return true;
     for (uint32_t i = node->self.index + 1; i < step->count; i++)
         if (lies_within(view, ag_list_at(step, i)))

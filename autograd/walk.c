@@ -22,53 +22,53 @@
 
 /* ---- Tensors that a slot owns ---- */
 
-/* slot += x, for a slot that is full. */
-static bool accumulate(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
-{
-    ag_tensor sum;
-    ag_tensor_put_over(&sum, s->data, x);
-    return ag_compute_accumulate(walk->context, x, &sum);
-}
-
 ag_tensor *ag_walk_new_gradient(ag_context *context, ag_lifetime lifetime, const ag_tensor *value)
 {
     ag_tensor *g = ag_memory_new(context, lifetime, sizeof *g);
     return g && ag_tensor_allocate_like(context, lifetime, value, g) ? g : NULL;
 }
 
-/* Memory for the gradient of a slot that is empty. */
-static void *room_for(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
+/* Memory for the gradient of a node. */
+static void *room_for(struct ag_walk *walk, ag_node *node, bool at_home)
 {
-    if (!s->home)
-        return ag_memory_new(walk->context, AG_STEP, ag_tensor_bytes(x));
-    if (!s->home->gradient)
-        s->home->gradient = ag_walk_new_gradient(walk->context, AG_KEEP, x);
-    return s->home->gradient ? s->home->gradient->data : NULL;
+    if (!at_home)
+        return ag_memory_new(walk->context, AG_STEP, ag_tensor_bytes(&node->value));
+    if (!node->gradient)
+        node->gradient = ag_walk_new_gradient(walk->context, AG_KEEP, &node->value);
+    return node->gradient ? node->gradient->data : NULL;
 }
 
-/* slot += x, by copy. */
-static bool add_tensor(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
+/* The slot of to += x, which has to's shape. */
+static bool add_tensor(struct ag_walk *walk, ag_node *to, const ag_tensor *x)
 {
-    ag_tensor copy;
-    if (s->full)
-        return accumulate(walk, s, x);
-    s->data = room_for(walk, s, x);
+    ag_slot *s = ag_walk_slot(walk, to);
+    ag_tensor sum;
+    if (!s->full)
+        s->data = room_for(walk, to, s->at_home);
     if (!s->data)
         return false;
-    ag_tensor_put_over(&copy, s->data, x);
+    ag_tensor_put_over(&sum, s->data, &to->value);
+    if (s->full)
+        return ag_compute_accumulate(walk->context, x, &sum);
     s->full = true;
-    return ag_tensor_copy(walk->context, &copy, x);
+    if (!ag_tensor_is_contiguous(x))
+        return ag_tensor_copy(walk->context, &sum, x);
+    memcpy(sum.data, x->data, ag_tensor_bytes(x));
+    return true;
 }
 
-/* slot += x, where x's buffer has no other owner any more. */
-static bool give_tensor(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
+/* The same where x is the whole buffer of a variable that nobody will read again. */
+static bool give_buffer(struct ag_walk *walk, ag_node *to, const ag_tensor *buffer)
 {
-    if (s->full || s->home) {
-        bool added = add_tensor(walk, s, x);
-        ag_memory_recycle(walk->context, x->data, ag_tensor_bytes(x));
+    ag_slot *s = ag_walk_slot(walk, to);
+    if (s->full || s->at_home) {
+        ag_tensor x;
+        ag_tensor_put_over(&x, buffer->data, &to->value);
+        bool added = add_tensor(walk, to, &x);
+        ag_memory_recycle(walk->context, x.data, ag_tensor_bytes(&x));
         return added;
     }
-    s->data = x->data;
+    s->data = buffer->data;
     s->full = true;
     return true;
 }
@@ -78,7 +78,7 @@ static bool give_tensor(struct ag_walk *walk, ag_slot *s, const ag_tensor *x)
 /* The slot that input i contributes to; NULL if its gradient is not asked for. */
 static ag_slot *needed_slot(const struct ag_walk *walk, const ag_node *node, int i)
 {
-    ag_slot *s = ag_walk_slot(walk, node->inputs[i]);
+    ag_slot *s = ag_walk_slot(walk, node->inputs[i].node);
     return s && s->needed && !ag_input_is_constant(node, i) ? s : NULL;
 }
 
@@ -92,7 +92,7 @@ static bool refuse_contribution(const ag_node *node, int i, ag_var dx)
     if (!result || dx.context != node->self.context)
         return ag_node_fail(node, AG_ERR_STATE, "the backward rule gave no gradient for %s",
                             ag_node_describe(node, i, text, sizeof text));
-    bool same_dtype = result->value.dtype == ag_node_behind(node->inputs[i])->value.dtype;
+    bool same_dtype = result->value.dtype == node->inputs[i].node->value.dtype;
     return ag_node_fail(node, same_dtype ? AG_ERR_SHAPE : AG_ERR_DTYPE,
                         "the backward rule gave %s %s as gradient of %s",
                         ag_dtype_name(result->value.dtype),
@@ -100,30 +100,31 @@ static bool refuse_contribution(const ag_node *node, int i, ag_var dx)
                         ag_node_describe(node, i, text, sizeof text));
 }
 
-/* A rule's result must have its input's shape and dtype. */
-static bool check_contribution(const ag_node *node, int i, ag_var dx)
+/* The result for input i, which must have its shape and dtype; NULL with an error recorded. */
+static ag_node *contribution(const ag_node *node, int i, ag_var dx)
 {
-    const ag_node *result = ag_node_find(dx), *input = ag_node_behind(node->inputs[i]);
+    const ag_tensor *input = &node->inputs[i].node->value;
+    ag_node *result = ag_node_find(dx);
     bool good = result && dx.context == node->self.context && !dx.context->error &&
-                result->value.dtype == input->value.dtype &&
-                ag_tensor_same_shape(&result->value, &input->value);
-    return good || refuse_contribution(node, i, dx);
+                result->value.dtype == input->dtype && ag_tensor_same_shape(&result->value, input);
+    if (!good)
+        refuse_contribution(node, i, dx);
+    return good ? result : NULL;
+}
+
+static bool refuse_changed(const ag_node *node, const ag_node *changed, const char *how)
+{
+    char text[160];
+    return ag_fail(node->self.context, AG_ERR_STATE, "backward: %s was changed after %s had %s it",
+                   ag_describe(changed->self, text, sizeof text), node->op->name, how);
 }
 
 static bool values_unchanged(const ag_node *node)
 {
-    char text[160];
-    for (int i = 0; i < node->n_inputs; i++) {
-        if (ag_node_behind(node->inputs[i])->base->version != node->versions[i])
-            return ag_fail(node->self.context, AG_ERR_STATE,
-                           "backward: %s was changed after %s had used it",
-                           ag_describe(node->inputs[i], text, sizeof text), node->op->name);
-    }
-    if (node->base->version != node->made_at)
-        return ag_fail(node->self.context, AG_ERR_STATE,
-                       "backward: %s was changed after %s had made it",
-                       ag_describe(node->self, text, sizeof text), node->op->name);
-    return true;
+    for (int i = 0; i < node->n_inputs; i++)
+        if (node->inputs[i].node->base->version != node->inputs[i].version)
+            return refuse_changed(node, node->inputs[i].node, "used");
+    return node->base->version == node->made_at || refuse_changed(node, node, "made");
 }
 
 /* Calls the rule; false with an error recorded. */
@@ -140,34 +141,35 @@ static bool call_rule(struct ag_walk *walk, const ag_node *node, ag_var dy, ag_v
     (fused ? node->op->vjp_fused : node->op->vjp)(node, dy, dx);
     if (node->users_op)
         ag_tape_unlock(walk->context, node->op->name, lock);
-    for (int i = 0; i < node->n_inputs; i++)
-        if (needed_slot(walk, node, i) && !check_contribution(node, i, dx[i]))
-            return false;
     return !walk->context->error;
 }
 
-static bool record_node(struct ag_walk *walk, const ag_node *node, ag_var dy, ag_var *dx)
+static bool record_node(struct ag_walk *walk, const ag_node *node, ag_slot *dy, ag_var *dx)
 {
-    if (!call_rule(walk, node, dy, dx))
+    if (!call_rule(walk, node, dy->variable->self, dx))
         return false;
     for (int i = 0; i < node->n_inputs; i++) {
         ag_slot *s = needed_slot(walk, node, i);
         if (!s)
             continue;
-        s->var = s->full ? ag_add(s->var, dx[i]) : dx[i];
+        ag_node *result = contribution(node, i, dx[i]);
+        if (result && s->full)
+            result = ag_node_find(ag_add(s->variable->self, dx[i]));
+        if (!result)
+            return false;
+        s->variable = result;
         s->full = true;
     }
     return !walk->context->error;
 }
 
 /* The variable made by a rule (first .. count - 1) that owns the whole buffer of
- * dx, so that it can be given away; NULL if there is none. */
-static ag_node *owner_of(const ag_tape *tape, uint32_t first, ag_var dx)
+ * result, so that it can be given away; NULL if there is none. */
+static ag_node *owner_of(const ag_tape *tape, uint32_t first, ag_node *result)
 {
-    ag_node *result = ag_node_behind(dx);
     const ag_tensor *x = &result->value;
     if (result->owns_data) /* but not if it is of before: dx may be any variable */
-        return dx.index >= first && !(dx.index & AG_PARAMETER_BIT) ? result : NULL;
+        return result->self.index >= first && result->self.index < AG_PARAMETER_BIT ? result : NULL;
     for (uint32_t i = first; i < tape->step.count; i++) {
         ag_node *node = ag_list_at(&tape->step, i);
         if (node->owns_data && node->value.data == x->data)
@@ -178,44 +180,41 @@ static ag_node *owner_of(const ag_tape *tape, uint32_t first, ag_var dx)
     return NULL;
 }
 
-/* Adds the contributions. Those that own their buffers give it to the slot,
- * after all others have been read, since they may be views of the same one. */
-static bool distribute(struct ag_walk *walk, const ag_node *node, uint32_t first, ag_var *dx)
+/* Adds the contributions. Those that own their buffers only promise them to the input: they
+ * give them away when all others have been read, since these may be views of the same one. */
+static bool distribute(struct ag_walk *walk, const ag_node *node, uint32_t first, const ag_var *dx)
 {
     for (int i = 0; i < node->n_inputs; i++) {
-        ag_slot *s = needed_slot(walk, node, i);
-        ag_node *owner = s ? owner_of(walk->tape, first, dx[i]) : NULL;
-        if (owner && !owner->promised) {
-            owner->promised = true; /* to this input; no other one gets it */
+        if (!needed_slot(walk, node, i))
             continue;
-        }
-        if (s && !add_tensor(walk, s, &ag_node_behind(dx[i])->value))
+        ag_node *result = contribution(node, i, dx[i]);
+        if (!result)
             return false;
-        dx[i] = AG_NONE;
-    }
-    for (int i = 0; i < node->n_inputs; i++) {
-        if (!dx[i].context)
-            continue;
-        if (!give_tensor(walk, needed_slot(walk, node, i), &ag_node_behind(dx[i])->value))
+        ag_node *owner = owner_of(walk->tape, first, result);
+        if (owner && !owner->promised_to)
+            owner->promised_to = node->inputs[i].node;
+        else if (!add_tensor(walk, node->inputs[i].node, &result->value))
             return false;
-        owner_of(walk->tape, first, dx[i])->owns_data = false;
     }
     return true;
 }
 
-/* Forgets what a rule recorded; the buffers it leaves are used again. */
-static void forget(struct ag_walk *walk, const ag_node *node, uint32_t first)
+/* Keeps the promises and forgets what a rule recorded; the buffers it leaves are used again. */
+static bool forget(struct ag_walk *walk, const ag_node *node, uint32_t first)
 {
     ag_tape *tape = walk->tape;
     for (uint32_t i = first; i < tape->step.count; i++) {
-        ag_node *made = ag_list_at(&tape->step, i);
-        if (made->owns_data)
+        const ag_node *made = ag_list_at(&tape->step, i);
+        if (made->promised_to && !give_buffer(walk, made->promised_to, &made->value))
+            return false;
+        if (made->owns_data && !made->promised_to)
             ag_memory_recycle(walk->context, made->value.data, ag_tensor_bytes(&made->value));
     }
     if (node->users_op) /* its rule may have kept handles: they get an old generation */
         ag_tape_truncate(tape, first);
     else
         tape->step.count = first;
+    return true;
 }
 
 /* dy's buffer belongs to the variable that the rule sees, unless the gradient
@@ -229,14 +228,12 @@ static bool compute_node(struct ag_walk *walk, const ag_node *node, ag_slot *s, 
     ag_tensor_put_over(&dy->value, s->data, &node->value);
     dy->owns_data = !s->kept;
     walk->tape->no_grad++;
-    bool done = call_rule(walk, node, dy->self, dx) && distribute(walk, node, first, dx);
+    bool done = call_rule(walk, node, dy->self, dx) && distribute(walk, node, first, dx) &&
+                forget(walk, node, first);
     walk->tape->no_grad--;
-    if (!done)
-        return false;
-    forget(walk, node, first);
-    if (!s->kept)
+    if (done && !s->kept)
         *s = (ag_slot){ .needed = s->needed };
-    return true;
+    return done;
 }
 
 /* ---- The walk ---- */
@@ -264,12 +261,12 @@ void ag_walk_end(struct ag_walk *walk)
     ag_memory_recycle(walk->context, walk->parameters, walk->n_parameters * sizeof(ag_slot));
 }
 
-bool ag_walk_set_root(struct ag_walk *walk, ag_node *root, ag_var cotangent)
+bool ag_walk_set_root(struct ag_walk *walk, ag_node *root, ag_node *cotangent)
 {
-    ag_slot *s = ag_walk_slot(walk, root->self);
+    ag_slot *s = ag_walk_slot(walk, root);
     if (!walk->recording)
-        return add_tensor(walk, s, &ag_node_find(cotangent)->value);
-    s->var = cotangent;
+        return add_tensor(walk, root, &cotangent->value);
+    s->variable = cotangent;
     s->full = true;
     return true;
 }
@@ -304,8 +301,8 @@ bool ag_walk_run(struct ag_walk *walk)
         if (s->kept && !any_input_needed(walk, node))
             continue;
         ag_var few[AG_FEW_INPUTS], *dx = contributions(walk, node, few);
-        good = dx && (walk->recording ? record_node(walk, node, s->var, dx)
-                                      : compute_node(walk, node, s, dx));
+        good = dx &&
+               (walk->recording ? record_node(walk, node, s, dx) : compute_node(walk, node, s, dx));
         if (dx && dx != few)
             ag_memory_recycle(walk->context, dx, (size_t)node->n_inputs * sizeof(ag_var));
     }

@@ -6,13 +6,15 @@
 #include "internal.h"
 
 typedef struct ag_slot {
-    void *data;    /* not recording: contiguous, of the node's dtype and shape, the slot's own */
-    ag_var var;    /* recording */
-    ag_node *home; /* a parameter without a gradient: its memory is used at once */
+    union {
+        void *data;        /* contiguous, of the node's dtype and shape, the slot's own */
+        ag_node *variable; /* recording */
+    };
     bool full;
-    bool needed; /* does it depend on a variable whose gradient is asked for? */
-    bool kept;   /* is it asked for itself? */
-    bool given;  /* ag_grad: a variable for it was handed out */
+    bool needed;  /* does it depend on a variable whose gradient is asked for? */
+    bool kept;    /* is it asked for itself? */
+    bool at_home; /* a parameter without a gradient: its memory is used at once */
+    bool given;   /* ag_grad: a variable for it was handed out */
 } ag_slot;
 
 struct ag_walk {
@@ -24,19 +26,19 @@ struct ag_walk {
     bool releases; /* what forward saved for fused rules may be used up */
 };
 
-/* v's slot; NULL for a variable that came after the root. */
-static inline ag_slot *ag_walk_slot(const struct ag_walk *walk, ag_var v)
+/* The node's slot; NULL for one that came after the root. */
+static inline ag_slot *ag_walk_slot(const struct ag_walk *walk, const ag_node *node)
 {
-    uint32_t i = v.index & ~AG_PARAMETER_BIT;
-    if (v.index & AG_PARAMETER_BIT)
+    uint32_t i = node->self.index & ~AG_PARAMETER_BIT;
+    if (node->self.index & AG_PARAMETER_BIT)
         return i < walk->n_parameters ? &walk->parameters[i] : NULL;
     return i < walk->n_step ? &walk->step[i] : NULL;
 }
 
-/* Is the gradient of this variable asked for? */
-static inline bool ag_walk_needs(const struct ag_walk *walk, ag_var v)
+/* Is the gradient of this node asked for? */
+static inline bool ag_walk_needs(const struct ag_walk *walk, const ag_node *node)
 {
-    ag_slot *s = ag_walk_slot(walk, v);
+    ag_slot *s = ag_walk_slot(walk, node);
     return s && s->needed;
 }
 
@@ -44,7 +46,7 @@ static inline bool ag_walk_needs(const struct ag_walk *walk, ag_var v)
 bool ag_walk_begin(struct ag_walk *walk, ag_context *context, ag_node *root, bool recording);
 
 /* Puts the cotangent into the root's slot, copied unless recording. */
-bool ag_walk_set_root(struct ag_walk *walk, ag_node *root, ag_var cotangent);
+bool ag_walk_set_root(struct ag_walk *walk, ag_node *root, ag_node *cotangent);
 
 /* Walks from the root to the beginning. False with an error recorded. */
 bool ag_walk_run(struct ag_walk *walk);

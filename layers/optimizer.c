@@ -193,7 +193,8 @@ static bool check_step(const ag_optimizer *optimizer)
         const ag_tensor *g = ag_gradient(p);
         if (!g)
             continue;
-        if (g->dtype != ag_dtype_of(p) || !ag_shape_equal(ag_tensor_shape(g), ag_shape_of(p))) {
+        const ag_tensor *value = ag_value(p);
+        if (g->dtype != value->dtype || !ag_tensor_same_shape(g, value)) {
             char text[128], got[128];
             return ag_fail(params->context, AG_ERR_SHAPE,
                            "optimizer_step: the gradient of %s is %s %s",

@@ -72,16 +72,16 @@ static void run_some(void *job_, int64_t group, int worker)
         job->run(job_, task, worker);
 }
 
-/* Scratch is a few matrices of some or all queries and blocks of keys. Where these are far
+/* Scratch is a few matrices of blocks of queries and of some or all keys. Where these are far
  * too large for any memory, even their sizes would not fit into an integer. */
 static bool scratch_has_a_size(ag_context *context, const ag_attention_head *head)
 {
-    double rows = (double)head->s + 1024, columns = (double)head->d + (double)head->d_v + 1024;
+    double rows = (double)head->t + 1024, columns = (double)head->d + (double)head->d_v + 1024;
     if (rows * columns < 0x1p50)
         return true;
     return ag_fail(context, AG_ERR_MEMORY,
-                   "attend: too much memory for %lld queries of %lld numbers and values of %lld",
-                   (long long)head->s, (long long)head->d, (long long)head->d_v);
+                   "attend: too much memory for %lld keys of %lld numbers and values of %lld",
+                   (long long)head->t, (long long)head->d, (long long)head->d_v);
 }
 
 /* Runs all tasks; scratch bytes are what a thread needs. */
@@ -146,10 +146,12 @@ static void *rows_at(const attention_job *job, const ag_tensor *x, task_place pl
     return at(job, x, first * width + place.head * (width / job->call->heads));
 }
 
-static void *statistics_at(const attention_job *job, task_place place, int64_t row)
+/* The statistic of that number, of each query of that head, from a row on. */
+static void *statistic_at(const attention_job *job, task_place place, int number, int64_t row)
 {
-    int64_t first = (place.sequence * job->call->heads + place.head) * rows_of(job->call->q);
-    return at(job, job->statistics, (first + row) * AG_ATTENTION_STATISTICS);
+    int64_t head = place.sequence * job->call->heads + place.head;
+    int64_t first = (head * AG_ATTENTION_STATISTICS + number) * rows_of(job->call->q);
+    return at(job, job->statistics, first + row);
 }
 
 /* The queries and keys from some on, and how many of the keys are no padding. */
@@ -179,7 +181,8 @@ static void forward_task(void *job_, int64_t task, int worker)
     part.head.s = ag_min(job->part, part.head.s);
     part.y = rows_at(job, job->y, place, first);
     part.y_row = job->y->dims[job->y->rank - 1];
-    part.statistics = statistics_at(job, place, first);
+    part.largest = statistic_at(job, place, 0, first);
+    part.factors = statistic_at(job, place, 1, first);
     job->kernels->forward(&part, job->scratch + (size_t)worker * job->scratch_bytes);
 }
 
@@ -221,7 +224,8 @@ static void backward_task(void *job_, int64_t task, int worker)
     part.y = rows_at(job, job->y, place, 0);
     part.dy = rows_at(job, job->dy, place, 0);
     part.y_row = job->y->dims[job->y->rank - 1];
-    part.statistics = statistics_at(job, place, 0);
+    part.largest = statistic_at(job, place, 0, 0);
+    part.factors = statistic_at(job, place, 1, 0);
     part.dq = rows_at(job, gradients->q, place, 0);
     if (job->partial.data) {
         int64_t numbers = ag_tensor_count(gradients->q);

@@ -107,7 +107,7 @@ static int64_t flat_stride(const ag_tensor *x, const ag_tensor *y)
     bool same = x->rank == y->rank;
     for (int axis = 0; same && axis < x->rank; axis++)
         same = x->dims[axis] == y->dims[axis] && x->strides[axis] == y->strides[axis];
-    return same ? 1 : ag_tensor_count(x) == 1 ? 0 : -1;
+    return same ? 1 : ag_tensor_elements(x) == 1 ? 0 : -1;
 }
 
 /* The common case, without a walk: one loop over everything, if there is not much
@@ -116,7 +116,7 @@ static bool run_flat(ag_elementwise_loop *loop, double parameter, int operands,
                      const ag_tensor *const *tensors, ag_tensor *y)
 {
     const void *data[MAX_OPERANDS];
-    int64_t strides[MAX_OPERANDS], count = ag_tensor_count(y);
+    int64_t strides[MAX_OPERANDS], count = ag_tensor_elements(y);
     if (count >= PARALLEL_FROM)
         return false;
     for (int k = 0; k < operands; k++) {
@@ -130,8 +130,8 @@ static bool run_flat(ag_elementwise_loop *loop, double parameter, int operands,
 }
 
 /* Operands of any strides, or many numbers. */
-static void run_walk(ag_context *context, ag_elementwise_loop *loop, double parameter, int operands,
-                     const ag_tensor *const *tensors, ag_tensor *y)
+AG_SELDOM static void run_walk(ag_context *context, ag_elementwise_loop *loop, double parameter,
+                               int operands, const ag_tensor *const *tensors, ag_tensor *y)
 {
     walk w = { .loop = loop,
                .parameter = parameter,

@@ -1,6 +1,15 @@
 /* Matrix products of whole tensors: cut into tiles of the result, which are
  * independent of each other and shared out to the threads. The arithmetic is
- * in kernels/matmul.inc. */
+ * in kernels/matmul.inc.
+ *
+ * The gradient of a weight matrix is a long sum for a small result: with tiles alone
+ * every thread would read all of an operand. The kernels cut k into pieces, whose sums
+ * they add one after another,
+ *
+ *   c = piece 0 + start,  c = c + piece 1,  c = c + piece 2, ..
+ *
+ * so the threads may compute the pieces each for itself, and add them in that order
+ * when they are there: the bits are those of one thread. */
 #include <string.h>
 
 #include "internal.h"
@@ -11,14 +20,17 @@
 
 enum {
     SMALL_SCRATCH = 16 << 10, /* bytes; that much lies on the stack */
-    LARGE_TILE = 128 * 128,   /* rows times columns: smaller ones are less efficient */
+    LARGE_TILE = 128 * 256,   /* rows times columns: smaller ones are less efficient */
+    MOST_SUMS = 512 << 10,    /* bytes of pieces that wait to be added */
+    ADD_AT_ONCE = 4 << 10,    /* numbers of each piece */
 };
 
 typedef struct matmul_job {
     const ag_matmul_kernels *kernels;
+    const ag_matmul_way *way;
     size_t size;         /* bytes of an element */
-    int64_t m;           /* rows of one product */
-    ag_matmul_tile tile; /* the first tile */
+    int64_t m, k;        /* rows of one product, terms of its sums */
+    ag_matmul_tile tile; /* the first tile of the first piece */
     int batch_axes;
     int64_t batch[AG_MAX_RANK]; /* sizes of the batch axes */
     int64_t a_strides[AG_MAX_RANK], b_strides[AG_MAX_RANK];
@@ -27,6 +39,12 @@ typedef struct matmul_job {
     int64_t products, row_tiles, column_tiles, tiles, tasks;
     char *scratch; /* scratch_bytes for each thread */
     size_t scratch_bytes;
+
+    int64_t pieces;     /* of k, if the threads share them; otherwise 1 */
+    int64_t first, end; /* those being computed */
+    int64_t waiting;    /* the most that wait in sums */
+    char *sums;         /* of each piece from first on; but piece 0 goes to c itself */
+    ag_elementwise_loop *accumulate;
 } matmul_job;
 
 /* To element i, j and then by offset. */
@@ -37,11 +55,35 @@ static void advance(ag_matrix *matrix, int64_t i, int64_t j, int64_t offset, siz
         matrix->data = (const char *)matrix->data + offset * (int64_t)size;
 }
 
+/* The sums of a piece, which lie like the elements of c. */
+static char *sums_of(const matmul_job *job, int64_t piece)
+{
+    int64_t block = piece - (job->first > 0 ? job->first : 1);
+    return job->sums + block * job->m * job->n * (int64_t)job->size;
+}
+
+/* Makes t, a tile of piece 0, one of another piece. */
+static void choose_piece(const matmul_job *job, int64_t piece, ag_matmul_tile *t)
+{
+    int64_t p = piece * t->k;
+    advance(&t->a, 0, p, 0, job->size);
+    advance(&t->b, p, 0, 0, job->size);
+    t->k = ag_min(t->k, job->k - p);
+    if (piece == 0)
+        return;
+    t->c = sums_of(job, piece);
+    t->start[0].data = t->start[1].data = NULL;
+}
+
 /* Tile by tile: the column tiles of a row tile, the row tiles of a product, the
  * products. start[0] is the same for all products; start[1] is a matrix for each. */
 static void run_tile(const matmul_job *job, int64_t index, void *scratch)
 {
     ag_matmul_tile t = job->tile;
+    if (job->pieces > 1) {
+        choose_piece(job, job->first + index / job->tiles, &t);
+        index %= job->tiles;
+    }
     int64_t i = 0, j = 0, product = index;
     if (job->tiles > job->products) {
         j = index % job->column_tiles * t.n;
@@ -65,16 +107,29 @@ static void run_tile(const matmul_job *job, int64_t index, void *scratch)
     t.c = (char *)t.c + c * (int64_t)job->size;
     t.m = ag_min(t.m, job->m - i);
     t.n = ag_min(t.n, job->n - j);
-    job->kernels->tile(&t, scratch);
+    job->way->tile(&t, scratch);
 }
 
 /* A task is a range of tiles, as long as the other tasks'. */
 static void run_task(void *argument, int64_t task, int worker)
 {
     const matmul_job *job = argument;
-    int64_t end = job->tiles * (task + 1) / job->tasks;
-    for (int64_t tile = job->tiles * task / job->tasks; tile < end; tile++)
+    int64_t tiles = job->tiles * (job->end - job->first), end = tiles * (task + 1) / job->tasks;
+    for (int64_t tile = tiles * task / job->tasks; tile < end; tile++)
         run_tile(job, tile, job->scratch + (size_t)worker * job->scratch_bytes);
+}
+
+/* Adds the waiting pieces to some of the elements of c. */
+static void add_pieces(void *argument, int64_t task, int worker)
+{
+    (void)worker;
+    const matmul_job *job = argument;
+    int64_t at = task * ADD_AT_ONCE, n = ag_min(ADD_AT_ONCE, job->m * job->n - at);
+    int64_t bytes = at * (int64_t)job->size, stride = 1;
+    for (int64_t piece = job->first > 0 ? job->first : 1; piece < job->end; piece++) {
+        const void *sums = sums_of(job, piece) + bytes;
+        job->accumulate(n, &sums, &stride, (char *)job->tile.c + bytes, 0);
+    }
 }
 
 /* Whether matrices of m rows that lie stride apart are one matrix of all their rows. */
@@ -128,7 +183,7 @@ static void describe(matmul_job *job, const ag_tensor *a, const ag_tensor *b, co
     int rows = y->rank - 2, columns = y->rank - 1;
     job->m = y->dims[rows];
     job->n = y->dims[columns];
-    job->tile.k = a->dims[columns];
+    job->tile.k = job->k = a->dims[columns];
     job->tile.a = (ag_matrix){ a->data, a->strides[rows], a->strides[columns] };
     job->tile.b = (ag_matrix){ b->data, b->strides[rows], b->strides[columns] };
     job->tile.c = y->data;
@@ -178,9 +233,15 @@ static int64_t equal_part(int64_t size, int64_t part, int64_t step)
     return ag_min(size, ag_blocks(ag_blocks(size, ag_blocks(size, part)), step) * step);
 }
 
+/* Whether so many tiles keep the threads busy to the end. */
+static bool are_even(int64_t tiles, int threads)
+{
+    return tiles % threads == 0 || tiles >= 4 * (int64_t)threads;
+}
+
 /* Tiles as large as is good for the caches. If there are fewer of them than tasks
  * they are cut, the longer side first: as long as they are large, or until each
- * thread has one. */
+ * thread has as many as the others. */
 static void cut_into_tiles(matmul_job *job, int64_t tasks, int threads)
 {
     const ag_matmul_kernels *kernels = job->kernels;
@@ -188,7 +249,8 @@ static void cut_into_tiles(matmul_job *job, int64_t tasks, int threads)
     int64_t columns = ag_min(job->n, kernels->tile_columns);
     while (tasks > 1) {
         int64_t tiles = job->products * ag_blocks(job->m, rows) * ag_blocks(job->n, columns);
-        if (tiles >= tasks || (tiles >= threads && rows * columns <= LARGE_TILE))
+        tiles *= job->waiting + 1;
+        if (tiles >= tasks || (are_even(tiles, threads) && rows * columns <= LARGE_TILE))
             break;
         if (rows >= columns && rows > kernels->row_step)
             rows = ag_blocks(rows, 2);
@@ -202,7 +264,6 @@ static void cut_into_tiles(matmul_job *job, int64_t tasks, int threads)
     job->row_tiles = job->m == rows ? 1 : ag_blocks(job->m, job->tile.m);
     job->column_tiles = job->n == columns ? 1 : ag_blocks(job->n, job->tile.n);
     job->tiles = job->products * job->row_tiles * job->column_tiles;
-    job->tasks = ag_min(job->tiles, tasks);
 }
 
 /* As many tasks as keep threads busy to the end, but none too small to be worth it. */
@@ -213,6 +274,30 @@ static int64_t count_tasks(int threads, double work)
     int64_t most = 8 * (int64_t)threads, worthwhile = (int64_t)(work / PARALLEL_FROM);
     int64_t tasks = worthwhile < most ? worthwhile / threads * threads : most;
     return tasks < threads ? threads : tasks;
+}
+
+/* The threads share the pieces of k where a sum is long and the results are few. */
+static void cut_into_pieces(matmul_job *job, int64_t tasks)
+{
+    int64_t depth = job->way->depth, result = job->m * job->n;
+    bool cut = tasks > 1 && job->products == 1 && job->k > depth &&
+               job->k >= 2 * (job->m + job->n) && result <= MOST_SUMS / (int64_t)job->size;
+    job->pieces = cut ? ag_blocks(job->k, depth) : 1;
+    job->tile.k = cut ? depth : job->k;
+    job->waiting = cut ? ag_min(job->pieces - 1, MOST_SUMS / (int64_t)job->size / result) : 0;
+}
+
+static void run_all(ag_context *context, matmul_job *job, int64_t most_tasks)
+{
+    int64_t next;
+    for (job->first = 0; job->first < job->pieces; job->first = next) {
+        next = (job->first > 0 ? job->first : 1) + job->waiting;
+        job->end = next = ag_min(next, job->pieces);
+        job->tasks = ag_min(job->tiles * (job->end - job->first), most_tasks);
+        ag_parallel(context, job->tasks, run_task, job);
+        if (job->pieces > 1)
+            ag_parallel(context, ag_blocks(job->m * job->n, ADD_AT_ONCE), add_pieces, job);
+    }
 }
 
 bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor *b,
@@ -232,21 +317,28 @@ bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor 
     describe(&job, a, b, y);
     job.tile.m = job.m;
     job.tile.n = job.n;
-    if (job.kernels->better_transposed(&job.tile))
+    bool narrow = job.n <= job.kernels->narrow_columns;
+    job.way = narrow ? &job.kernels->narrow : &job.kernels->wide;
+    if (!narrow && job.kernels->better_transposed(&job.tile))
         transpose(&job);
-    double work = (double)count * (double)job.tile.k;
-    cut_into_tiles(&job, count_tasks(context->threads, work), context->threads);
+    double work = (double)count * (double)job.k;
+    int64_t tasks = count_tasks(context->threads, work);
+    cut_into_pieces(&job, tasks);
+    cut_into_tiles(&job, tasks, context->threads);
 
-    size_t bytes = job.kernels->scratch(&job.tile);
+    size_t bytes = job.way->scratch(&job.tile);
     job.scratch_bytes = (bytes + AG_ALIGNMENT - 1) / AG_ALIGNMENT * AG_ALIGNMENT;
-    size_t all = job.scratch_bytes * (size_t)(job.tasks > 1 ? context->threads : 1);
+    size_t packed = job.scratch_bytes * (size_t)(tasks > 1 ? context->threads : 1);
+    size_t all = packed + (size_t)(job.waiting * count) * job.size;
     job.scratch = all <= SMALL_SCRATCH ? small : ag_memory_new(context, AG_STEP, all);
     if (job.scratch == NULL)
         return false;
-    if (job.tiles == 1)
-        job.kernels->tile(&job.tile, job.scratch);
+    job.sums = job.scratch + packed;
+    job.accumulate = context->kernels->elementwise[ag_kernels_type(y->dtype)]->accumulate;
+    if (job.tiles == 1 && job.pieces == 1)
+        job.way->tile(&job.tile, job.scratch);
     else
-        ag_parallel(context, job.tasks, run_task, &job);
+        run_all(context, &job, tasks);
     if (job.scratch != small)
         ag_memory_recycle(context, job.scratch, all);
     return true;

@@ -89,7 +89,7 @@ static bool overlap(const ag_tensor *a, const ag_tensor *b)
 
 static bool dense_copy(ag_context *context, const ag_tensor *x, ag_tensor *dense)
 {
-    if (!ag_tensor_allocate(context, AG_STEP, x->dtype, ag_tensor_shape(x), dense))
+    if (!ag_tensor_allocate_like(context, AG_STEP, x, dense))
         return false;
     if (ag_tensor_count(x) > 0)
         copy_elements(dense, x);
@@ -100,7 +100,7 @@ bool ag_tensor_dense(ag_context *context, const ag_tensor *x, ag_tensor *dense)
 {
     if (!ag_tensor_is_contiguous(x))
         return dense_copy(context, x, dense);
-    *dense = ag_tensor_over(x->data, x->dtype, ag_tensor_shape(x));
+    ag_tensor_put_over(dense, x->data, x);
     return true;
 }
 

@@ -4,13 +4,21 @@
 
 #include "tensor.h"
 
+/* What seldom runs stays a function of its own, so that the usual way past it is short. */
+#if defined(__GNUC__)
+#define AG_SELDOM __attribute__((noinline))
+#else
+#define AG_SELDOM
+#endif
+
 /* ---- The context (context.c) ------------------------------------------- */
 
 /* A stack of chunks. Memory is taken from the front and never given back one
  * by one; see memory.c. */
 typedef struct ag_arena {
     struct ag_chunk *first, *current;
-    size_t used; /* bytes of current */
+    char *next;  /* memory of current that is not yet taken */
+    size_t left; /* bytes there */
     size_t in_use;
 } ag_arena;
 
@@ -30,6 +38,7 @@ struct ag_context {
 
     ag_arena keep, step;
     ag_free_buffer *free_buffers[AG_SIZE_CLASSES];
+    bool any_free; /* whether one of these may be other than NULL */
     size_t step_peak, reserved;
     uint64_t allocations;
 
@@ -63,7 +72,7 @@ void ag_memory_reset_step(ag_context *context);
 /* Frees what the step arena gave out since the mark. */
 typedef struct ag_memory_mark {
     struct ag_chunk *chunk;
-    size_t used, in_use;
+    size_t left, in_use;
 } ag_memory_mark;
 ag_memory_mark ag_memory_mark_step(const ag_context *context);
 void ag_memory_rewind_step(ag_context *context, ag_memory_mark mark);
@@ -73,18 +82,39 @@ void ag_memory_free_all(ag_context *context);
 
 /* ---- Tensors (tensor.c) ------------------------------------------------ */
 
-bool ag_dtype_is_float(ag_dtype dtype);
+static inline bool ag_dtype_is_float(ag_dtype dtype)
+{
+    return dtype == AG_F32 || dtype == AG_F64;
+}
 
 /* The number of bytes of a dense tensor; false (AG_ERR_SHAPE for a wrong
  * rank or size, AG_ERR_MEMORY where it overflows) with the error recorded. */
 bool ag_shape_bytes(ag_context *context, ag_dtype dtype, ag_shape shape, size_t *bytes);
 
+/* The sizes that a and b broadcast to, as in ag_shape_broadcast; -1 instead of the rank if they
+ * do not fit. Sizes that are handed on are not copied: reading a struct as a whole soon after
+ * its members were written one by one stalls the processor. */
+int ag_broadcast_dims(int a_rank, const int64_t *a, int b_rank, const int64_t *b, int64_t *dims);
+
 /* Makes *tensor contiguous with uninitialised memory. */
 bool ag_tensor_allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, ag_shape shape,
                         ag_tensor *tensor);
+bool ag_tensor_allocate_dims(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, int rank,
+                             const int64_t *dims, ag_tensor *tensor);
 
-/* The bytes of x's elements, were they contiguous. */
-size_t ag_tensor_bytes(const ag_tensor *x);
+/* The number of elements, and their bytes, were they contiguous. */
+static inline int64_t ag_tensor_elements(const ag_tensor *x)
+{
+    int64_t count = 1;
+    for (int i = 0; i < x->rank; i++)
+        count *= x->dims[i];
+    return count;
+}
+
+static inline size_t ag_tensor_bytes(const ag_tensor *x)
+{
+    return (size_t)ag_tensor_elements(x) * (x->dtype == AG_F32 ? 4 : 8);
+}
 
 /* Whether a struct can be a tensor at all: rank, sizes, dtype and data. Anyone
  * may have made it. */
@@ -267,7 +297,7 @@ bool ag_compute_norm_backward(ag_context *context, ag_norm_rows kind, const ag_t
  * q [.., s, h d], k [.., t, h d], v [.., t, h d_v], of any strides and the same
  * leading axes; y [.., s, h d_v] contiguous. Query i sees the keys j < lengths of
  * its sequence and, if causal, j <= i + t - s; where it sees none, P_i = 0. What
- * backward reads of each row is written to statistics [.., h, s, AG_ATTENTION_STATISTICS]. */
+ * backward reads of each row is written to statistics [.., h, AG_ATTENTION_STATISTICS, s]. */
 typedef struct ag_attention_call {
     int64_t heads;
     double scale;

@@ -65,7 +65,9 @@ static size_class class_of(size_t bytes)
 
 static void clear_free_buffers(ag_context *context)
 {
-    memset(context->free_buffers, 0, sizeof context->free_buffers);
+    if (context->any_free)
+        memset(context->free_buffers, 0, sizeof context->free_buffers);
+    context->any_free = false;
 }
 
 static void *take_free_buffer(ag_context *context, size_class class, size_t bytes)
@@ -87,6 +89,7 @@ void ag_memory_recycle(ag_context *context, void *memory, size_t bytes)
     UNPOISON(buffer, sizeof *buffer);
     buffer->next = context->free_buffers[class.index];
     context->free_buffers[class.index] = buffer;
+    context->any_free = true;
     POISON(memory, class.bytes);
     UNPOISON(buffer, sizeof *buffer);
     context->step.in_use -= class.bytes;
@@ -127,31 +130,43 @@ static ag_chunk *new_chunk(ag_context *context, ag_arena *arena, size_t bytes)
     return chunk;
 }
 
-/* The next bytes of the arena, from the current chunk or one behind it. */
+/* To the chunk behind the current one if it is large enough, else to a new one between them. */
+AG_SELDOM static bool next_chunk(ag_context *context, ag_arena *arena, size_t bytes)
+{
+    ag_chunk *next = arena->current ? arena->current->next : arena->first;
+    if (!next || next->size < bytes)
+        next = new_chunk(context, arena, bytes);
+    if (!next)
+        return false;
+    arena->current = next;
+    arena->next = next->data;
+    arena->left = next->size;
+    return true;
+}
+
+/* The next bytes of the arena. */
 static void *bump(ag_context *context, ag_arena *arena, size_t bytes)
 {
-    while (!arena->current || arena->current->size - arena->used < bytes) {
-        ag_chunk *next = arena->current ? arena->current->next : arena->first;
-        if (!next || next->size < bytes)
-            next = new_chunk(context, arena, bytes);
-        if (!next)
-            return NULL;
-        arena->current = next;
-        arena->used = 0;
-    }
-    char *memory = arena->current->data + arena->used;
-    arena->used += bytes;
+    if (arena->left < bytes && !next_chunk(context, arena, bytes))
+        return NULL;
+    char *memory = arena->next;
+    arena->next += bytes;
+    arena->left -= bytes;
     return memory;
 }
 
 /* ---- What the rest of the library calls ---- */
 
+AG_SELDOM static void *refuse(ag_context *context, size_t bytes)
+{
+    ag_fail(context, AG_ERR_MEMORY, "memory: a size of %zu bytes overflows", bytes);
+    return NULL;
+}
+
 void *ag_memory_new(ag_context *context, ag_lifetime lifetime, size_t bytes)
 {
-    if (bytes > PTRDIFF_MAX - (size_t)4096) {
-        ag_fail(context, AG_ERR_MEMORY, "memory: a size of %zu bytes overflows", bytes);
-        return NULL;
-    }
+    if (bytes > PTRDIFF_MAX - (size_t)4096)
+        return refuse(context, bytes);
     size_class class = class_of(bytes);
     ag_arena *arena = lifetime == AG_KEEP ? &context->keep : &context->step;
     void *memory = lifetime == AG_STEP ? take_free_buffer(context, class, bytes) : NULL;
@@ -169,28 +184,32 @@ void *ag_memory_new(ag_context *context, ag_lifetime lifetime, size_t bytes)
 
 void ag_memory_reset_step(ag_context *context)
 {
-    for (ag_chunk *chunk = context->step.first; chunk; chunk = chunk->next)
+    ag_chunk *first = context->step.first;
+    for (ag_chunk *chunk = first; chunk; chunk = chunk->next)
         POISON(chunk->data, chunk->size);
-    context->step.current = NULL;
-    context->step.used = 0;
+    context->step.current = first;
+    context->step.next = first ? first->data : NULL;
+    context->step.left = first ? first->size : 0;
     context->step.in_use = 0;
     clear_free_buffers(context);
 }
 
 ag_memory_mark ag_memory_mark_step(const ag_context *context)
 {
-    return (ag_memory_mark){ context->step.current, context->step.used, context->step.in_use };
+    return (ag_memory_mark){ context->step.current, context->step.left, context->step.in_use };
 }
 
 /* Buffers recycled since the mark may lie behind it, so the free lists are dropped. */
 void ag_memory_rewind_step(ag_context *context, ag_memory_mark mark)
 {
-    if (mark.chunk)
-        POISON(mark.chunk->data + mark.used, mark.chunk->size - mark.used);
+    char *next = mark.chunk ? mark.chunk->data + (mark.chunk->size - mark.left) : NULL;
+    if (mark.left > 0)
+        POISON(next, mark.left);
     for (ag_chunk *c = mark.chunk ? mark.chunk->next : context->step.first; c; c = c->next)
         POISON(c->data, c->size);
     context->step.current = mark.chunk;
-    context->step.used = mark.used;
+    context->step.next = next;
+    context->step.left = mark.left;
     context->step.in_use = mark.in_use;
     clear_free_buffers(context);
 }

@@ -36,11 +36,6 @@ const char *ag_dtype_name(ag_dtype dtype)
     return "unknown dtype";
 }
 
-bool ag_dtype_is_float(ag_dtype dtype)
-{
-    return dtype == AG_F32 || dtype == AG_F64;
-}
-
 /* ---- Shapes ---- */
 
 ag_shape ag_shape_make(int rank, const int64_t *dims)
@@ -88,20 +83,28 @@ char *ag_shape_text(ag_shape shape, char *text, size_t size)
     return text;
 }
 
+int ag_broadcast_dims(int a_rank, const int64_t *a, int b_rank, const int64_t *b, int64_t *dims)
+{
+    int rank = a_rank > b_rank ? a_rank : b_rank;
+    for (int i = 1; i <= rank; i++) {
+        int64_t x = i <= a_rank ? a[a_rank - i] : 1;
+        int64_t y = i <= b_rank ? b[b_rank - i] : 1;
+        if (x != y && x != 1 && y != 1)
+            return -1;
+        dims[rank - i] = x == 1 ? y : x;
+    }
+    return rank;
+}
+
 bool ag_shape_broadcast(ag_shape a, ag_shape b, ag_shape *result)
 {
-    ag_shape shape = { .rank = a.rank > b.rank ? a.rank : b.rank };
-    if (shape.rank > AG_MAX_RANK || a.rank < 0 || b.rank < 0)
+    ag_shape shape = { .rank = 0 };
+    if (a.rank < 0 || b.rank < 0 || a.rank > AG_MAX_RANK || b.rank > AG_MAX_RANK)
         return false;
-    for (int i = 1; i <= shape.rank; i++) {
-        int64_t x = i <= a.rank ? a.dims[a.rank - i] : 1;
-        int64_t y = i <= b.rank ? b.dims[b.rank - i] : 1;
-        if (x != y && x != 1 && y != 1)
-            return false;
-        shape.dims[shape.rank - i] = x == 1 ? y : x;
-    }
-    *result = shape;
-    return true;
+    shape.rank = ag_broadcast_dims(a.rank, a.dims, b.rank, b.dims, shape.dims);
+    if (shape.rank >= 0)
+        *result = shape;
+    return shape.rank >= 0;
 }
 
 /* a b <= limit, for a, b > 0; a division only where one of them is large. */
@@ -110,15 +113,20 @@ static bool product_fits(int64_t a, int64_t b, int64_t limit)
     return (a | b) >> 31 ? a <= limit / b : a * b <= limit;
 }
 
-static bool fail_size(ag_context *context, ag_error error, int rank, const int64_t *dims,
-                      const char *before, const char *after)
+/* Says why no tensor can have these sizes. Returns false. */
+AG_SELDOM static bool refuse_sizes(ag_context *context, int rank, const int64_t *dims)
 {
     char text[128];
-    ag_shape shape = ag_shape_make(rank, dims);
-    return ag_fail(context, error, "tensor: %s%s%s", before,
-                   ag_shape_text(shape, text, sizeof text), after);
+    bool negative = false;
+    for (int i = 0; i < rank; i++)
+        negative = negative || dims[i] < 0;
+    return ag_fail(context, negative ? AG_ERR_SHAPE : AG_ERR_MEMORY, "tensor: %s%s%s",
+                   negative ? "a size in " : "",
+                   ag_shape_text(ag_shape_make(rank, dims), text, sizeof text),
+                   negative ? " is negative" : " has more elements than fit");
 }
 
+/* The product of the sizes other than 0 must fit too: strides are made from them. */
 static bool bytes_of(ag_context *context, ag_dtype dtype, int rank, const int64_t *dims,
                      size_t *bytes)
 {
@@ -129,16 +137,11 @@ static bool bytes_of(ag_context *context, ag_dtype dtype, int rank, const int64_
     if (item == 0)
         return ag_fail(context, AG_ERR_DTYPE, "tensor: %s", ag_dtype_name(dtype));
     bool empty = false;
+    int64_t limit = item == 4 ? PTRDIFF_MAX / 4 : PTRDIFF_MAX / 8, count = 1;
     for (int i = 0; i < rank; i++) {
-        if (dims[i] < 0)
-            return fail_size(context, AG_ERR_SHAPE, rank, dims, "a size in ", " is negative");
+        if (dims[i] < 0 || (dims[i] > 0 && !product_fits(count, dims[i], limit)))
+            return refuse_sizes(context, rank, dims);
         empty = empty || dims[i] == 0;
-    }
-    /* The product of the sizes other than 0 must fit too: strides are made from them. */
-    int64_t limit = PTRDIFF_MAX / (int64_t)item, count = 1;
-    for (int i = 0; i < rank; i++) {
-        if (dims[i] > 0 && !product_fits(count, dims[i], limit))
-            return fail_size(context, AG_ERR_MEMORY, rank, dims, "", " has more elements than fit");
         count *= dims[i] > 0 ? dims[i] : 1;
     }
     *bytes = empty ? 0 : (size_t)count * item;
@@ -180,8 +183,8 @@ void ag_tensor_put_over(ag_tensor *tensor, void *data, const ag_tensor *like)
     put_over(tensor, data, like->dtype, like->rank, like->dims);
 }
 
-static bool allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, int rank,
-                     const int64_t *dims, ag_tensor *tensor)
+bool ag_tensor_allocate_dims(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, int rank,
+                             const int64_t *dims, ag_tensor *tensor)
 {
     size_t bytes;
     if (!bytes_of(context, dtype, rank, dims, &bytes))
@@ -196,35 +199,27 @@ static bool allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, 
 bool ag_tensor_allocate(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, ag_shape shape,
                         ag_tensor *tensor)
 {
-    return allocate(context, lifetime, dtype, shape.rank, shape.dims, tensor);
+    return ag_tensor_allocate_dims(context, lifetime, dtype, shape.rank, shape.dims, tensor);
 }
 
 /* What lies in memory as it is has a size that fits. */
-static bool copy_layout(const ag_tensor *like, ag_tensor *tensor, int64_t *count)
-{
-    *count = 1;
-    for (int i = like->rank - 1; i >= 0; i--) {
-        if (like->strides[i] != *count)
-            return false;
-        tensor->dims[i] = like->dims[i];
-        tensor->strides[i] = *count;
-        *count *= like->dims[i];
-    }
-    tensor->dtype = like->dtype;
-    tensor->rank = like->rank;
-    return true;
-}
-
 bool ag_tensor_allocate_like(ag_context *context, ag_lifetime lifetime, const ag_tensor *like,
                              ag_tensor *tensor)
 {
-    int64_t count;
-    if (copy_layout(like, tensor, &count)) {
-        size_t bytes = (size_t)count * ag_dtype_size(like->dtype);
-        tensor->data = ag_memory_new(context, lifetime, bytes);
-        return tensor->data != NULL;
+    int64_t count = 1;
+    for (int i = like->rank - 1; i >= 0; i--) {
+        if (like->strides[i] != count)
+            return ag_tensor_allocate_dims(context, lifetime, like->dtype, like->rank, like->dims,
+                                           tensor);
+        tensor->dims[i] = like->dims[i];
+        tensor->strides[i] = count;
+        count *= like->dims[i];
     }
-    return allocate(context, lifetime, like->dtype, like->rank, like->dims, tensor);
+    tensor->dtype = like->dtype;
+    tensor->rank = like->rank;
+    size_t bytes = (size_t)count * (like->dtype == AG_F32 ? 4 : 8);
+    tensor->data = ag_memory_new(context, lifetime, bytes);
+    return tensor->data != NULL;
 }
 
 ag_tensor *ag_tensor_new(ag_context *context, ag_lifetime lifetime, ag_dtype dtype, ag_shape shape)
@@ -256,12 +251,7 @@ ag_shape ag_tensor_shape(const ag_tensor *tensor)
 
 int64_t ag_tensor_count(const ag_tensor *tensor)
 {
-    if (!tensor)
-        return 0;
-    int64_t count = 1;
-    for (int i = 0; i < tensor->rank; i++)
-        count *= tensor->dims[i];
-    return count;
+    return tensor ? ag_tensor_elements(tensor) : 0;
 }
 
 bool ag_tensor_is_valid(const ag_tensor *x)
@@ -284,11 +274,6 @@ void ag_tensor_extent(const ag_tensor *x, uintptr_t *first, uintptr_t *end)
     }
     *first = (uintptr_t)x->data + (uintptr_t)(low * size);
     *end = (uintptr_t)x->data + (uintptr_t)((high + 1) * size);
-}
-
-size_t ag_tensor_bytes(const ag_tensor *x)
-{
-    return (size_t)ag_tensor_count(x) * ag_dtype_size(x->dtype);
 }
 
 bool ag_tensor_is_contiguous(const ag_tensor *tensor)

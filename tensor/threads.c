@@ -4,8 +4,12 @@
  * itself, and waits until every task is done: not until every thread is back,
  * so a thread that wakes up late costs nothing.
  *
- * Tickets are handed out by counting down: whoever takes left from n to n - 1
- * with n > 0 has task n - 1. A ticket is what makes it safe to read the job:
+ * Each worker has a share of the tasks, and helps the others when it has done its
+ * own. In every job of so many tasks a worker's share is the same: so the rows that
+ * it wrote in one job, it reads in the next, from its own processor's cache.
+ *
+ * Tickets are handed out by counting a share's tasks down: whoever takes left from
+ * n to n - 1 with n > 0 has one. A ticket is what makes it safe to read the job:
  * while one of its tasks is not finished the caller waits, and writes no other.
  *
  * The jobs of a training step follow each other within microseconds, which is
@@ -43,16 +47,18 @@ void ag_parallel(ag_context *context, int64_t tasks, ag_task *run, void *job)
 
 enum { SPINS = 2000 }; /* some 20 microseconds */
 
-typedef struct member {
+/* Worker 0 is the caller of ag_parallel; the others are the pool's threads. */
+typedef struct worker {
     struct ag_pool *pool;
     pthread_t thread;
-    int worker; /* 1 .. threads - 1; the caller of ag_parallel is worker 0 */
-} member;
+    int index;
+    _Alignas(AG_ALIGNMENT) _Atomic int64_t left; /* tickets of its share; below 1 there are none */
+} worker;
 
 struct ag_pool {
     ag_task *run;
     void *job;
-    _Atomic int64_t left;       /* tickets; below 1 there are none */
+    int64_t tasks;
     _Atomic int64_t unfinished; /* tasks, of those taken and of those left */
     _Atomic uint64_t round;     /* counts the jobs: a change means that there is a new one */
 
@@ -62,8 +68,9 @@ struct ag_pool {
     bool caller_asleep;
     _Atomic bool stop;
 
-    int count; /* of members */
-    member members[];
+    int shares;  /* as many as workers were wanted */
+    int started; /* workers, the caller among them */
+    worker workers[];
 };
 
 /* Tells the processor that this thread only waits. */
@@ -76,21 +83,37 @@ static inline void relax(void)
 #endif
 }
 
-static void take_tasks(struct ag_pool *pool, int worker)
+/* The first task of a share, or behind the last one of the share before. */
+static int64_t first_task(const struct ag_pool *pool, int share)
+{
+    return pool->tasks * share / pool->shares;
+}
+
+static void wake_caller(struct ag_pool *pool)
+{
+    pthread_mutex_lock(&pool->mutex);
+    if (pool->caller_asleep)
+        pthread_cond_signal(&pool->done);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void take_tasks_of(struct ag_pool *pool, int share, int index)
 {
     for (;;) {
-        int64_t ticket = atomic_fetch_sub_explicit(&pool->left, 1, memory_order_acquire);
+        _Atomic int64_t *left = &pool->workers[share].left;
+        int64_t ticket = atomic_fetch_sub_explicit(left, 1, memory_order_acquire);
         if (ticket < 1)
             return;
-        pool->run(pool->job, ticket - 1, worker);
-        if (atomic_fetch_sub_explicit(&pool->unfinished, 1, memory_order_acq_rel) > 1)
-            continue;
-        pthread_mutex_lock(&pool->mutex);
-        if (pool->caller_asleep)
-            pthread_cond_signal(&pool->done);
-        pthread_mutex_unlock(&pool->mutex);
-        return;
+        pool->run(pool->job, first_task(pool, share + 1) - ticket, index);
+        if (atomic_fetch_sub_explicit(&pool->unfinished, 1, memory_order_acq_rel) == 1)
+            wake_caller(pool);
     }
+}
+
+static void take_tasks(struct ag_pool *pool, int index)
+{
+    for (int i = 0; i < pool->shares; i++)
+        take_tasks_of(pool, (index + i) % pool->shares, index);
 }
 
 static bool has_news(struct ag_pool *pool, uint64_t seen)
@@ -101,7 +124,7 @@ static bool has_news(struct ag_pool *pool, uint64_t seen)
 
 static void *work(void *argument)
 {
-    member *self = argument;
+    worker *self = argument;
     struct ag_pool *pool = self->pool;
     uint64_t seen = 0;
     while (!atomic_load_explicit(&pool->stop, memory_order_acquire)) {
@@ -116,7 +139,7 @@ static void *work(void *argument)
             pthread_mutex_unlock(&pool->mutex);
         }
         seen = atomic_load_explicit(&pool->round, memory_order_acquire);
-        take_tasks(pool, self->worker);
+        take_tasks(pool, self->index);
     }
     return NULL;
 }
@@ -150,8 +173,11 @@ void ag_parallel(ag_context *context, int64_t tasks, ag_task *run, void *job)
     }
     pool->run = run;
     pool->job = job;
+    pool->tasks = tasks;
     atomic_store_explicit(&pool->unfinished, tasks, memory_order_relaxed);
-    atomic_store_explicit(&pool->left, tasks, memory_order_release);
+    for (int i = 0; i < pool->shares; i++)
+        atomic_store_explicit(&pool->workers[i].left, first_task(pool, i + 1) - first_task(pool, i),
+                              memory_order_release);
     pthread_mutex_lock(&pool->mutex);
     atomic_fetch_add_explicit(&pool->round, 1, memory_order_release);
     if (pool->asleep > 0)
@@ -162,7 +188,7 @@ void ag_parallel(ag_context *context, int64_t tasks, ag_task *run, void *job)
 }
 
 /* Signals are for the program's own threads, so the pool's block them all. */
-static int start_member(member *self)
+static int start_worker(worker *self)
 {
     sigset_t all, before;
     sigfillset(&all);
@@ -174,10 +200,10 @@ static int start_member(member *self)
 
 bool ag_pool_start(ag_context *context)
 {
-    int wanted = context->threads - 1;
-    if (wanted < 1)
+    int threads = context->threads;
+    if (threads <= 1)
         return true;
-    size_t bytes = sizeof(struct ag_pool) + (size_t)wanted * sizeof(member);
+    size_t bytes = sizeof(struct ag_pool) + (size_t)threads * sizeof(worker);
     struct ag_pool *pool = ag_memory_new(context, AG_KEEP, bytes);
     if (pool == NULL)
         return false;
@@ -186,16 +212,18 @@ bool ag_pool_start(ag_context *context)
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
     context->pool = pool;
-    for (int i = 0; i < wanted; i++) {
-        pool->members[i].pool = pool;
-        pool->members[i].worker = i + 1;
-        int failure = start_member(&pool->members[i]);
+    pool->shares = threads;
+    for (pool->started = 1; pool->started < threads; pool->started++) {
+        worker *next = &pool->workers[pool->started];
+        next->pool = pool;
+        next->index = pool->started;
+        int failure = start_worker(next);
         if (failure != 0) {
+            int number = pool->started + 1;
             ag_pool_stop(context);
-            return ag_fail(context, AG_ERR_THREAD, "thread %d of %d cannot be started: %s", i + 2,
-                           context->threads, strerror(failure));
+            return ag_fail(context, AG_ERR_THREAD, "thread %d of %d cannot be started: %s", number,
+                           threads, strerror(failure));
         }
-        pool->count = i + 1;
     }
     return true;
 }
@@ -210,8 +238,8 @@ void ag_pool_stop(ag_context *context)
     atomic_store_explicit(&pool->stop, true, memory_order_release);
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
-    for (int i = 0; i < pool->count; i++)
-        pthread_join(pool->members[i].thread, NULL);
+    for (int i = 1; i < pool->started; i++)
+        pthread_join(pool->workers[i].thread, NULL);
     pthread_cond_destroy(&pool->done);
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->mutex);

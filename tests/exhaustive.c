@@ -36,10 +36,10 @@ static const function functions[] = {
     { "erfc", false, AG_UNARY_ERFC, NONE, 0.6, 0 },
     { "sigmoid", false, AG_UNARY_SIGMOID, NONE, 0.6, 0 },
     { "softplus", false, AG_UNARY_SOFTPLUS, NONE, 2, 0 },
-    { "gelu", false, AG_UNARY_GELU, NONE, 0.6, 0 },
+    { "gelu", false, AG_UNARY_GELU, NONE, 2, 0 },
     { "gelu_tanh", false, AG_UNARY_GELU_TANH, NONE, 0.6, 0 },
     { "silu", false, AG_UNARY_SILU, NONE, 0.6, 0 },
-    { "gelu'", true, AG_BINARY_GELU_BACKWARD, NONE, 0.6, 0x1p-6 },
+    { "gelu'", true, AG_BINARY_GELU_BACKWARD, NONE, 2.5, 0x1p-1 },
     { "gelu_tanh'", true, AG_BINARY_GELU_TANH_BACKWARD, NONE, 0.6, 0x1p-6 },
     { "silu'", true, AG_BINARY_SILU_BACKWARD, NONE, 0.6, 0x1p-6 },
 };

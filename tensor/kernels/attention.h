@@ -14,18 +14,19 @@ typedef struct ag_attention_head {
 
 #define AG_SEES_ALL (INT64_MAX / 4)
 
-/* y [s, d_v], its rows y_row apart; statistics [s, AG_ATTENTION_STATISTICS]. */
+/* y [s, d_v], its rows y_row apart; of each query, the largest score and one over the sum of
+ * the exponentials: 0 and 0 where it sees nothing. */
 typedef struct ag_attention_forward_job {
     ag_attention_head head; /* with s <= query_block */
-    void *y, *statistics;
+    void *y, *largest, *factors;
     int64_t y_row;
 } ag_attention_forward_job;
 
-/* y and statistics as forward left them. Of dq, dk and dv, like q, k and v, those that are
+/* y, largest and factors as forward left them. Of dq, dk and dv, like q, k and v, those that are
  * not asked for have no data. */
 typedef struct ag_attention_backward_job {
     ag_attention_head head;
-    const void *y, *dy, *statistics;
+    const void *y, *dy, *largest, *factors;
     int64_t y_row;
     void *dq, *dk, *dv;
     int64_t dk_row, dv_row; /* dk_row also of dq */

@@ -21,6 +21,12 @@
 #define VECTOR_BYTES 16
 #endif
 
+#if defined(__FMA__) || defined(__aarch64__)
+#define HAS_FMA 1
+#else
+#define HAS_FMA 0
+#endif
+
 /* Before a loop of constant length: nothing is left of the loop, so that the loop
  * around it can become a vector loop. */
 #ifdef __clang__

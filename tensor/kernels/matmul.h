@@ -20,12 +20,10 @@ typedef struct ag_matmul_tile {
     int64_t c_row, c_column;
 } ag_matmul_tile;
 
-typedef struct ag_matmul_kernels {
-    int64_t row_step, column_step;   /* tiles that are multiples of these leave no edges */
-    int64_t tile_rows, tile_columns; /* the largest tile worth having */
-
-    /* Whether c^T = b^T a^T is less work; the data are not read. */
-    bool (*better_transposed)(const ag_matmul_tile *product);
+/* One way to compute a tile. The bits of a product depend on the way, which is chosen
+ * by the number of its columns. */
+typedef struct ag_matmul_way {
+    int64_t depth; /* sums are cut at its multiples: see matmul.inc */
 
     /* The bytes of scratch that tile needs for this one, and for tiles of the same
      * operands with fewer rows or columns. */
@@ -33,6 +31,17 @@ typedef struct ag_matmul_kernels {
 
     /* scratch is aligned to AG_ALIGNMENT. */
     void (*tile)(const ag_matmul_tile *tile, void *scratch);
+} ag_matmul_way;
+
+typedef struct ag_matmul_kernels {
+    int64_t row_step, column_step;   /* tiles that are multiples of these leave no edges */
+    int64_t tile_rows, tile_columns; /* the largest tile worth having */
+    int64_t narrow_columns;
+    ag_matmul_way narrow, wide; /* for products with up to narrow_columns, with more */
+
+    /* Whether c^T = b^T a^T is less work, for more than narrow_columns; the data are
+     * not read. */
+    bool (*better_transposed)(const ag_matmul_tile *product);
 } ag_matmul_kernels;
 
 #endif

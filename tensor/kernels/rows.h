@@ -1,8 +1,8 @@
 /* Loops over rows: reductions, softmax, cross-entropy, optimiser updates.
  *
  * ag_row_kernels is the table of loops of one type and one instruction set;
- * rows.inc holds them. Every pointer is to numbers of that type, dense, unless
- * it says otherwise. The reader below brings tensors of other strides into
+ * rows.inc and softmax.inc hold them. Every pointer is to numbers of that type,
+ * dense, unless it says otherwise. The reader below brings tensors of other strides into
  * that form, piece by piece.
  */
 #ifndef AG_ROWS_H

@@ -229,6 +229,91 @@ Test(attend, scores_of_80000)
     ag_context_free(ctx);
 }
 
+/* ---- The exponentials of scores ---- */
+
+enum { EXPONENTIALS = 4096 };
+
+/* exp x_j by the kernels' own exp of numbers below 0: one query 1 with the keys x, whose
+ * largest score is 0 and sum of exponentials 1, has dv_j = P_j dy = exp(x_j - 0) / 1. */
+static const ag_tensor *exponentials(ag_context *ctx, const double *x)
+{
+    const ag_shape column = AG_SHAPE(EXPONENTIALS, 1);
+    ag_var k = ag_constant(ctx, column, x), dv = ag_zeros(ctx, column);
+    ag_var one = ag_full(ctx, AG_SHAPE(1, 1), 1);
+    ag_var statistics = ag_constant(ctx, AG_SHAPE(2), (double[]){ 0, 1 });
+    const ag_attention_call call = {
+        .heads = 1, .scale = 1, .q = ag_value(one), .k = ag_value(k), .v = ag_value(k)
+    };
+    const ag_attention_gradients gradients = { .v = ag_value_mutable(dv) };
+    cr_assert(ag_compute_attention_backward(ctx, &call, ag_value(one), ag_value(statistics),
+                                            ag_value(one), &gradients),
+              "%s", ag_error_message(ctx));
+    return ag_value(dv);
+}
+
+/* Within 2 ulp, but 0 where the result is hardly a normal number. */
+static void check_exponentials(ag_context *ctx, const double *x)
+{
+    const bool f32 = ag_context_dtype(ctx) == AG_F32;
+    const double ulp = f32 ? 0x1p-23 : 0x1p-52, least = (f32 ? -125 : -1021) * log(2);
+    const ag_tensor *y = exponentials(ctx, x);
+    for (int i = 0; i < EXPONENTIALS; i++) {
+        int exponent;
+        const double want = x[i] < least ? 0 : exp(x[i]), got = ag_tensor_at(y, i);
+        frexp(want, &exponent); /* 2^(exponent - 1) <= want */
+        cr_assert(fabs(got - want) <= 2 * ldexp(ulp, exponent - 1),
+                  "exp(%.17g) is %.17g, not %.17g", x[i], got, want);
+    }
+    ag_tape_reset(ctx);
+}
+
+/* Every 677th float from -0 to -200. */
+Test(attend, exponentials_in_f32)
+{
+    ag_context *ctx = ag_context_new(NULL);
+    double x[EXPONENTIALS];
+    float from = -0.0f, to = -200;
+    uint32_t bits, last;
+    memcpy(&bits, &from, sizeof bits);
+    memcpy(&last, &to, sizeof last);
+    while (bits < last) {
+        for (int i = 0; i < EXPONENTIALS; i++, bits += 677) {
+            float number;
+            memcpy(&number, &bits, sizeof number);
+            x[i] = (double)fmaxf(number, to);
+        }
+        check_exponentials(ctx, x);
+    }
+    cr_expect_eq(ag_context_finish(ctx), 0);
+}
+
+Test(attend, exponentials_in_f64)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_random random = ag_random_stream(6, "exponentials", 0);
+    double x[EXPONENTIALS];
+    for (int i = 0; i < 20; i++) {
+        for (int j = 0; j < EXPONENTIALS; j++)
+            x[j] = -750 * pow(ag_random_uniform(&random), 1 + 4 * (i % 5));
+        check_exponentials(ctx, x);
+    }
+    cr_expect_eq(ag_context_finish(ctx), 0);
+}
+
+Test(attend, exponentials_of_infinity_and_nan)
+{
+    for (int dtype = AG_F32; dtype <= AG_F64; dtype++) {
+        ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = (ag_dtype)dtype });
+        double x[EXPONENTIALS];
+        for (int i = 0; i < EXPONENTIALS; i++)
+            x[i] = i % 3 == 0 ? -INFINITY : i % 3 == 1 ? -1e30 : NAN;
+        const ag_tensor *y = exponentials(ctx, x);
+        for (int i = 0; i < EXPONENTIALS; i++)
+            cr_expect(i % 3 == 2 ? isnan(ag_tensor_at(y, i)) : ag_tensor_at(y, i) == 0, "%d", i);
+        ag_context_free(ctx);
+    }
+}
+
 /* ---- Rows in which everything is masked ---- */
 
 Test(attend, nothing_to_see)

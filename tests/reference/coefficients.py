@@ -14,6 +14,7 @@ needs mpmath.
 from mpmath import cos, erf, erfc, exp, log, lu_solve, matrix, mp, mpf, pi, sin, sqrt, tanh
 
 mp.dps = 60
+GELU_MIDDLE = mpf("0.388811022043")  # where the constant of gelu_terms_f32 is nearly a float
 
 HEADER = """\
 /* Coefficients of the polynomials in functions.inc, the highest power first.
@@ -97,6 +98,11 @@ def tail(t, middle):
     return exp(x * x / 2) * erfc(x / sqrt(mpf(2))) / 2 * (x + middle)
 
 
+def tail_of_share(u):
+    """tail(t, 4) as a function of u = s - GELU_MIDDLE, s = x / (x + 4) = (1 + t) / 2"""
+    return tail(2 * (u + GELU_MIDDLE) - 1, 4)
+
+
 def sine(z):
     """sin(pi/2 r) = r sine(z), z = r^2"""
     r = sqrt(z)
@@ -122,6 +128,7 @@ def main():
 
     polynomial("exp_terms_f64", exp_rest, exp_share, (-half, half), 10, "double")
     polynomial("exp_terms_f32", exp_rest, exp_share, (-half, half), 5, "float")
+    polynomial("gelu_exp_terms_f32", exp_rest, exp_share, (-half, half), 6, "float")
     polynomial("wide_exp2_terms_f32", lambda f: mpf(2) ** f, all_of_it, ("-0.501", "0.501"), 7, "double")
     polynomial("log_terms_f32", log_rest, log_share, (0, third), 3, "float")
     polynomial("log_terms_f64", log_rest, log_share, (0, third), 7, "double")
@@ -130,6 +137,9 @@ def main():
     polynomial("erf_terms_f32", erf_rest, erf_rest, (0, 1), 7, "double")
     polynomial("erf_terms_f64", erf_rest, erf_rest, (0, 1), 13, "double")
     polynomial("tail_terms_f32", *tail_of(4, "14.6"), 11, "double")
+    gelu_end = mpf("14.6") / mpf("18.6")
+    interval = (-GELU_MIDDLE, gelu_end - GELU_MIDDLE)
+    polynomial("gelu_terms_f32", tail_of_share, all_of_it, interval, 11, "float")
     polynomial("tail_terms_f64", *tail_of(5, 39), 24, "double")
     polynomial("sin_terms_f32", sine, all_of_it, (0, "0.2501"), 5, "double")
     polynomial("cos_terms_f32", cosine, all_of_it, (0, "0.2501"), 5, "double")

@@ -84,10 +84,10 @@ static const function functions[] = {
     { "erfc", false, AG_UNARY_ERFC, erfcl, 0.6, 7, 0, 0 },
     { "sigmoid", false, AG_UNARY_SIGMOID, sigmoid, 0.6, 2.5, 0, 0 },
     { "softplus", false, AG_UNARY_SOFTPLUS, softplus, 2, 2, 0, 0 },
-    { "gelu", false, AG_UNARY_GELU, gelu, 0.6, 7, 0, 0 },
+    { "gelu", false, AG_UNARY_GELU, gelu, 2, 7, 0, 0 },
     { "gelu_tanh", false, AG_UNARY_GELU_TANH, gelu_tanh, 0.6, 2000, 0, 0 },
     { "silu", false, AG_UNARY_SILU, silu, 0.6, 3, 0, 0x1p-1012 },
-    { "gelu'", true, AG_BINARY_GELU_BACKWARD, gelu_slope, 0.6, 8, 0x1p-6, 0x1p-2 },
+    { "gelu'", true, AG_BINARY_GELU_BACKWARD, gelu_slope, 2.5, 8, 0x1p-1, 0x1p-2 },
     { "gelu_tanh'", true, AG_BINARY_GELU_TANH_BACKWARD, gelu_tanh_slope, 0.6, 8, 0x1p-6, 0x1p-2 },
     { "silu'", true, AG_BINARY_SILU_BACKWARD, silu_slope, 0.6, 8, 0x1p-6, 0x1p-2 },
 };

@@ -8,7 +8,7 @@
 #include "../../tensor/internal.h"
 
 static const char *const isas[] = { "generic", "avx2", "avx512" };
-enum { ISAS = 3 };
+enum { ISAS = 3, NARROW = 3 };
 
 /* NULL where this build or processor does not have the instruction set. */
 static ag_context *context_for(const char *isa, int threads)
@@ -236,6 +236,66 @@ Test(tensor_matmul, same_bits_for_any_number_of_threads)
         }
 }
 
+enum { FROM_ZERO, FROM_A_ROW, FROM_A_ROW_AND_A_MATRIX, ONTO_ITSELF, STARTS };
+
+/* x^T g for long x and g, as for the gradient of a weight, as bytes that the caller frees. */
+static void *long_sums(const char *isa, int threads, ag_dtype dtype, int start,
+                       const int64_t *sizes)
+{
+    ag_context *context = context_for(isa, threads);
+    if (!context)
+        return NULL;
+    int64_t m = sizes[0], k = sizes[1], n = sizes[2];
+    int layout = (int)(m + k + n) % LAYOUTS;
+    ag_random random = ag_random_stream(11, "matmul", 0);
+    ag_tensor a = random_operand(context, &random, dtype, TRANSPOSED, 1, m, k);
+    ag_tensor b = random_operand(context, &random, dtype, layout, 1, k, n);
+    ag_tensor x = random_operand(context, &random, dtype, (layout + start) % LAYOUTS, 1, m, n);
+    ag_tensor *row = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(n));
+    ag_tensor *y = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(1, m, n));
+    ag_random_fill_normal(context, &random, row, 0, 1);
+    ag_random_fill_normal(context, &random, y, 0, 1);
+    ag_matmul_start added = { 0 };
+    if (start == FROM_A_ROW || start == FROM_A_ROW_AND_A_MATRIX)
+        added.row = row;
+    if (start == FROM_A_ROW_AND_A_MATRIX)
+        added.matrix = &x;
+    if (start == ONTO_ITSELF)
+        added.matrix = y;
+    cr_assert(ag_compute_matmul(context, &a, &b, &added, y));
+    void *bits = malloc(ag_tensor_bytes(y));
+    memcpy(bits, y->data, ag_tensor_bytes(y));
+    cr_assert_eq(ag_context_finish(context), 0);
+    return bits;
+}
+
+/* The threads share the pieces of the sum, so many of them at a time as there is room
+ * for: but they are added in the same order. */
+Test(tensor_matmul, long_sums_have_the_same_bits_for_any_number_of_threads)
+{
+    static const int64_t sizes[][3] = {
+        { 64, 1024, 64 }, { 65, 1100, 33 }, { 1, 5001, 100 },
+        { 100, 5001, 1 }, { 5, 20000, 3 },  { 128, 1537, 512 },
+    };
+    for (size_t c = 0; c < sizeof sizes / sizeof *sizes; c++)
+        for (int s = 0; s < 2 * ISAS; s++) {
+            const int64_t *z = sizes[c];
+            ag_dtype dtype = s / ISAS ? AG_F32 : AG_F64;
+            int start = ((int)c + s) % STARTS;
+            void *one = long_sums(isas[s % ISAS], 1, dtype, start, z);
+            for (int i = 0; one && i < 4; i++) {
+                static const int threads[] = { 2, 3, 4, 7 };
+                void *more = long_sums(isas[s % ISAS], threads[i], dtype, start, z);
+                size_t bytes = (size_t)(z[0] * z[2]) * ag_dtype_size(dtype);
+                cr_assert_eq(memcmp(one, more, bytes), 0, "%s %s [%d,%d] x [.,%d], %d threads",
+                             isas[s % ISAS], ag_dtype_name(dtype), (int)z[0], (int)z[1], (int)z[2],
+                             threads[i]);
+                free(more);
+            }
+            free(one);
+        }
+}
+
 /* An element is the same sum in the same order, whatever stands around it. */
 Test(tensor_matmul, same_bits_for_views_and_for_parts)
 {
@@ -281,7 +341,7 @@ static void check_columns(ag_context *context, const ag_tensor *a, const ag_tens
                          ag_dtype_name(a->dtype), (int)first, (int)(first + count), (int)i, (int)j);
 }
 
-/* Narrow products go other ways than wide ones, to the same sums. */
+/* Few columns go other ways than many, to the same sums, down to four of them. */
 Test(tensor_matmul, same_bits_for_few_columns)
 {
     for (int c = 0; c < ISAS * 8; c++) {
@@ -297,8 +357,72 @@ Test(tensor_matmul, same_bits_for_few_columns)
         ag_tensor x = random_operand(context, &random, dtype, c % LAYOUTS, 1, m, n);
         ag_tensor *y = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(1, m, n));
         cr_assert(ag_compute_matmul(context, &a, &b, &(ag_matmul_start){ NULL, &x }, y));
-        for (int64_t count = 1; count <= 20; count++)
+        for (int64_t count = NARROW + 1; count <= 20; count++)
             check_columns(context, &a, &b, &x, y, 3 * count, count);
+        cr_assert_eq(ag_context_finish(context), 0);
+    }
+}
+
+static double rounded(ag_dtype dtype, double x)
+{
+    return dtype == AG_F32 ? (double)(float)x : x;
+}
+
+/* sum + a b, rounded once or twice. A sum or product of two f32 is rounded alike with
+ * f64 in between. */
+static double plus_product(bool fused, ag_dtype dtype, double sum, double a, double b)
+{
+    if (!fused) {
+        volatile double product = rounded(dtype, a * b);
+        return rounded(dtype, sum + product);
+    }
+    return dtype == AG_F32 ? (double)fmaf((float)a, (float)b, (float)sum) : fma(a, b, sum);
+}
+
+/* x + a b as narrow.inc says that it is summed. */
+static double sum_in_parts(bool fused, double x, const ag_tensor *a, const ag_tensor *b, int64_t i,
+                           int64_t j)
+{
+    int64_t k = a->dims[2], count = 64 / (int64_t)ag_dtype_size(a->dtype);
+    for (int64_t first = 0; first < k; first += 1024) {
+        double parts[16] = { 0 };
+        for (int64_t p = first; p < k && p < first + 1024; p++)
+            parts[p % count] = plus_product(fused, a->dtype, parts[p % count], element(a, 0, i, p),
+                                            element(b, 0, p, j));
+        for (int64_t half = count / 2; half >= 1; half /= 2)
+            for (int64_t l = 0; l < half; l++)
+                parts[l] = rounded(a->dtype, parts[l] + parts[l + half]);
+        x = rounded(a->dtype, x + parts[0]);
+    }
+    return x;
+}
+
+/* Up to three columns are summed in parts, in every layout and instruction set alike. */
+Test(tensor_matmul, narrow_products_are_summed_in_parts)
+{
+    static const int64_t sizes[][2] = { { 1, 40 }, { 37, 19 }, { 140, 64 }, { 67, 1500 } };
+    for (int c = 0; c < ISAS * 2 * LAYOUTS * 4; c++) {
+        ag_context *context = context_for(isas[c % ISAS], 1 + c % 2);
+        if (!context)
+            continue;
+        ag_random random = ag_random_stream(12, "matmul", 0);
+        ag_dtype dtype = c / ISAS % 2 ? AG_F32 : AG_F64;
+        int layout = c / ISAS / 2 % LAYOUTS;
+        int64_t m = sizes[c / ISAS / 2 / LAYOUTS][0], k = sizes[c / ISAS / 2 / LAYOUTS][1];
+        for (int64_t n = 1; n <= NARROW; n++) {
+            ag_tensor a = random_operand(context, &random, dtype, layout, 1, m, k);
+            ag_tensor b = random_operand(context, &random, dtype, (layout + c) % LAYOUTS, 1, k, n);
+            ag_tensor x = random_operand(context, &random, dtype, c % LAYOUTS, 1, m, n);
+            ag_tensor *y = ag_tensor_new(context, AG_STEP, dtype, AG_SHAPE(1, m, n));
+            cr_assert(ag_compute_matmul(context, &a, &b, &(ag_matmul_start){ NULL, &x }, y));
+            for (int64_t i = 0; i < m; i++)
+                for (int64_t j = 0; j < n; j++)
+                    cr_assert_eq(element(y, 0, i, j),
+                                 sum_in_parts(c % ISAS > 0, element(&x, 0, i, j), &a, &b, i, j),
+                                 "%s %s layout %d [%d,%d] x [.,%d] at %d, %d", isas[c % ISAS],
+                                 ag_dtype_name(dtype), layout, (int)m, (int)k, (int)n, (int)i,
+                                 (int)j);
+        }
         cr_assert_eq(ag_context_finish(context), 0);
     }
 }
@@ -336,13 +460,14 @@ Test(tensor_matmul, products_are_fused_where_they_should_be)
         if (!context)
             continue;
         double e = 0x1p-13;
-        float a_data[] = { 1, (float)(1 + e) }, b_data[] = { -1, (float)(1 - e) }, y_data[1];
+        float a_data[] = { 1, (float)(1 + e) }, b_data[] = { -1, (float)(1 - e) }, y_data[4];
         ag_tensor a = ag_tensor_over(a_data, AG_F32, AG_SHAPE(1, 2));
-        ag_tensor b = ag_tensor_over(b_data, AG_F32, AG_SHAPE(2, 1));
-        ag_tensor y = ag_tensor_over(y_data, AG_F32, AG_SHAPE(1, 1));
-        cr_assert(ag_compute_matmul(context, &a, &b, NULL, &y));
+        ag_tensor b = ag_tensor_over(b_data, AG_F32, AG_SHAPE(2, 1)), columns;
+        ag_tensor y = ag_tensor_over(y_data, AG_F32, AG_SHAPE(1, 4));
+        cr_assert(ag_tensor_broadcast(context, &b, AG_SHAPE(2, 4), &columns));
+        cr_assert(ag_compute_matmul(context, &a, &columns, NULL, &y));
         double expected = strcmp(isas[s], "generic") == 0 ? 0 : -e * e;
-        cr_assert_eq((double)y_data[0], expected, "%s: %g", isas[s], (double)y_data[0]);
+        cr_assert_eq((double)y_data[3], expected, "%s: %g", isas[s], (double)y_data[3]);
         cr_assert_eq(ag_context_finish(context), 0);
     }
 }
