@@ -21,8 +21,9 @@
 enum {
     SMALL_SCRATCH = 16 << 10, /* bytes; that much lies on the stack */
     LARGE_TILE = 128 * 256,   /* rows times columns: smaller ones are less efficient */
-    MOST_SUMS = 512 << 10,    /* bytes of pieces that wait to be added */
-    ADD_AT_ONCE = 4 << 10,    /* numbers of each piece */
+    LARGE_RESULT = 512 << 10, /* bytes: adding pieces of larger ones costs too much */
+    MOST_SUMS = 64 << 10, /* bytes of pieces that wait to be added, unless each thread needs more */
+    ADD_AT_ONCE = 4 << 10, /* numbers of each piece */
 };
 
 typedef struct matmul_job {
@@ -43,7 +44,7 @@ typedef struct matmul_job {
     int64_t pieces;     /* of k, if the threads share them; otherwise 1 */
     int64_t first, end; /* those being computed */
     int64_t waiting;    /* the most that wait in sums */
-    char *sums;         /* of each piece from first on; but piece 0 goes to c itself */
+    char *sums;         /* of each piece from first + 1 on; first goes to c itself */
     ag_elementwise_loop *accumulate;
 } matmul_job;
 
@@ -58,8 +59,7 @@ static void advance(ag_matrix *matrix, int64_t i, int64_t j, int64_t offset, siz
 /* The sums of a piece, which lie like the elements of c. */
 static char *sums_of(const matmul_job *job, int64_t piece)
 {
-    int64_t block = piece - (job->first > 0 ? job->first : 1);
-    return job->sums + block * job->m * job->n * (int64_t)job->size;
+    return job->sums + (piece - job->first - 1) * job->m * job->n * (int64_t)job->size;
 }
 
 /* Makes t, a tile of piece 0, one of another piece. */
@@ -71,8 +71,11 @@ static void choose_piece(const matmul_job *job, int64_t piece, ag_matmul_tile *t
     t->k = ag_min(t->k, job->k - p);
     if (piece == 0)
         return;
-    t->c = sums_of(job, piece);
     t->start[0].data = t->start[1].data = NULL;
+    if (piece == job->first)
+        t->start[1] = (ag_matrix){ t->c, t->c_row, t->c_column };
+    else
+        t->c = sums_of(job, piece);
 }
 
 /* Tile by tile: the column tiles of a row tile, the row tiles of a product, the
@@ -126,7 +129,7 @@ static void add_pieces(void *argument, int64_t task, int worker)
     const matmul_job *job = argument;
     int64_t at = task * ADD_AT_ONCE, n = ag_min(ADD_AT_ONCE, job->m * job->n - at);
     int64_t bytes = at * (int64_t)job->size, stride = 1;
-    for (int64_t piece = job->first > 0 ? job->first : 1; piece < job->end; piece++) {
+    for (int64_t piece = job->first + 1; piece < job->end; piece++) {
         const void *sums = sums_of(job, piece) + bytes;
         job->accumulate(n, &sums, &stride, (char *)job->tile.c + bytes, 0);
     }
@@ -276,23 +279,24 @@ static int64_t count_tasks(int threads, double work)
     return tasks < threads ? threads : tasks;
 }
 
-/* The threads share the pieces of k where a sum is long and the results are few. */
-static void cut_into_pieces(matmul_job *job, int64_t tasks)
+/* The threads share the pieces of k where a sum is long and the results are few. The first of
+ * the pieces that are computed together goes to c, the others wait. */
+static void cut_into_pieces(matmul_job *job, int64_t tasks, int threads)
 {
-    int64_t depth = job->way->depth, result = job->m * job->n;
+    int64_t depth = job->way->depth, bytes = job->m * job->n * (int64_t)job->size;
     bool cut = tasks > 1 && job->products == 1 && job->k > depth &&
-               job->k >= 2 * (job->m + job->n) && result <= MOST_SUMS / (int64_t)job->size;
+               job->k >= 2 * (job->m + job->n) && bytes <= LARGE_RESULT;
     job->pieces = cut ? ag_blocks(job->k, depth) : 1;
     job->tile.k = cut ? depth : job->k;
-    job->waiting = cut ? ag_min(job->pieces - 1, MOST_SUMS / (int64_t)job->size / result) : 0;
+    int64_t together = (1 + MOST_SUMS / bytes) / threads * threads;
+    together = ag_min(job->pieces, together < threads ? threads : together);
+    job->waiting = cut ? together - 1 : 0;
 }
 
 static void run_all(ag_context *context, matmul_job *job, int64_t most_tasks)
 {
-    int64_t next;
-    for (job->first = 0; job->first < job->pieces; job->first = next) {
-        next = (job->first > 0 ? job->first : 1) + job->waiting;
-        job->end = next = ag_min(next, job->pieces);
+    for (job->first = 0; job->first < job->pieces; job->first = job->end) {
+        job->end = ag_min(job->first + 1 + job->waiting, job->pieces);
         job->tasks = ag_min(job->tiles * (job->end - job->first), most_tasks);
         ag_parallel(context, job->tasks, run_task, job);
         if (job->pieces > 1)
@@ -323,7 +327,7 @@ bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor 
         transpose(&job);
     double work = (double)count * (double)job.k;
     int64_t tasks = count_tasks(context->threads, work);
-    cut_into_pieces(&job, tasks);
+    cut_into_pieces(&job, tasks, context->threads);
     cut_into_tiles(&job, tasks, context->threads);
 
     size_t bytes = job.way->scratch(&job.tile);
