@@ -280,10 +280,10 @@ static ag_var apply(ag_context *context, const ag_op *op, const ag_var *inputs, 
         run_forward(node);
     if (!context->error && !node->value.data)
         ag_fail(context, AG_ERR_STATE, "%s: forward made no output", op->name);
+    if (tape->watching && !context->error)
+        ag_branches_note(node);
     if (context->error)
         return give_up(context, node);
-    if (tape->watching)
-        ag_branches_note(node);
     node->base = base_of(node);
     node->made_at = node->base->version;
     node->requires_gradient = node->requires_gradient && ag_dtype_is_float(node->value.dtype);
