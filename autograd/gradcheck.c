@@ -19,6 +19,7 @@
 #define BACKWARD_ROUNDINGS 32.0 /* units of eps times the terms that it is a sum of .. */
 #define ROUNDING_SAFETY 8.0     /* .. and its spread, as measured, times this .. */
 #define SINGLE_ROUNDINGS 4.0    /* .. or so many units of f32's eps */
+#define STEP_SAFETY 2.0         /* a complex step has rounding errors like the gradient's */
 #define JIGGLES 8
 
 /* ---- The gradients that are checked ---- */
@@ -107,9 +108,12 @@ static bool is_narrow(const ag_check *check, const ag_measurement *m, const inte
 static ag_judgement judge(const ag_check *check, const ag_direction *direction,
                           const ag_measurement *m, double analytic)
 {
-    ag_judgement judgement = {
-        .verdict = AG_VERDICT_INCONCLUSIVE, .analytic = analytic, .numeric = NAN, .bound = INFINITY
-    };
+    ag_judgement judgement = { .verdict = AG_VERDICT_INCONCLUSIVE,
+                               .analytic = analytic,
+                               .numeric = NAN,
+                               .bound = INFINITY,
+                               .method = AG_GRADCHECK_DIFFERENCES,
+                               .step = NAN };
     if (!isfinite(analytic))
         judgement.verdict = AG_VERDICT_FAIL;
     if (!m->found)
@@ -118,12 +122,13 @@ static ag_judgement judge(const ag_check *check, const ag_direction *direction,
     double allowed = check->options.tolerance * fmax(fabs(analytic), fabs(numeric.middle));
     judgement.numeric = numeric.middle;
     judgement.bound = (numeric.high - numeric.low) / 2.0 + allowed;
+    judgement.narrow = is_narrow(check, m, &numeric, analytic);
     double gap = fabs(analytic - numeric.middle);
     if (m->kink && gap > judgement.bound && gap <= judgement.bound + 2.0 * m->bend)
         return judgement; /* several kinks at once, which may cancel in the derivatives of L */
     if (!(gap <= judgement.bound))
         judgement.verdict = AG_VERDICT_FAIL;
-    else if (is_narrow(check, m, &numeric, analytic))
+    else if (judgement.narrow)
         judgement.verdict = m->kink ? AG_VERDICT_KINK : AG_VERDICT_PASS;
     return judgement;
 }
@@ -182,18 +187,110 @@ static bool judge_direction(ag_check *check, const ag_direction *direction, cons
     return going;
 }
 
+/* ---- The complex step ---- */
+
+static double size_along(const ag_direction *direction, const double *gradient)
+{
+    double squares = 0.0;
+    for (int64_t k = direction->from; k < direction->to; k++)
+        squares += gradient[k] * gradient[k];
+    return sqrt(squares);
+}
+
+static ag_judgement judge_step(const ag_check *check, const ag_direction *direction,
+                               const ag_complex_step *step, const double *gradient)
+{
+    double analytic = along(check, direction, gradient), size = size_along(direction, gradient);
+    double scale = fmax(step->scale, isfinite(size) ? size : 0.0),
+           gap = fabs(analytic - step->value);
+    ag_judgement judgement = { .verdict = AG_VERDICT_INCONCLUSIVE,
+                               .analytic = analytic,
+                               .numeric = step->value,
+                               .method = AG_GRADCHECK_COMPLEX,
+                               .step = step->value };
+    judgement.bound = STEP_SAFETY * rounding_along(check, direction, scale) + step->error +
+                      check->options.tolerance * fmax(fabs(analytic), fabs(step->value));
+    judgement.narrow = judgement.bound <= check->options.resolution * step->scale;
+    if (!(gap <= judgement.bound))
+        judgement.verdict = AG_VERDICT_FAIL;
+    else if (judgement.narrow || (step->scale == 0.0 && analytic == 0.0))
+        judgement.verdict = AG_VERDICT_PASS;
+    return judgement;
+}
+
+/* What differences (*judgement) and the complex step say together. The latter is much sharper, so
+ * it decides, unless the two contradict each other: then one of them saw something else than the
+ * function, a bump that steps could not resolve or a complex form that is not the function's. */
+static void judge_together(ag_judgement *judgement, const ag_judgement *step)
+{
+    double gap = fabs(judgement->numeric - step->numeric);
+    judgement->step = step->numeric;
+    if (isnan(judgement->numeric) || gap <= judgement->bound + step->bound) {
+        if (step->verdict != AG_VERDICT_INCONCLUSIVE)
+            *judgement = *step;
+    } else if (judgement->verdict != AG_VERDICT_FAIL ||
+               (step->verdict == AG_VERDICT_PASS && !judgement->narrow))
+        judgement->verdict = AG_VERDICT_INCONCLUSIVE;
+}
+
+/* Everything that is known of the derivative along a direction. */
+typedef struct evidence {
+    ag_measurement differences;
+    bool by_differences; /* they were taken */
+    ag_complex_step step;
+} evidence;
+
+/* A complex step says nothing at a kink, but differences do. */
+static bool gather_evidence(ag_check *check, const ag_direction *direction, evidence *e)
+{
+    bool kink = false;
+    *e = (evidence){ .by_differences = check->options.method != AG_GRADCHECK_COMPLEX };
+    if (!ag_check_step(check, direction, &e->step))
+        return false;
+    if (e->by_differences && !ag_check_measure(check, direction, false, &e->differences))
+        return false;
+    if (e->step.found && (!e->by_differences || !e->differences.found) &&
+        !ag_check_at_kink(check, direction, &kink))
+        return false;
+    e->step.found = e->step.found && !kink && !e->differences.kink;
+    if (e->by_differences || e->step.found)
+        return true;
+    e->by_differences = true;
+    return ag_check_measure(check, direction, false, &e->differences);
+}
+
+static bool judge_evidence(ag_check *check, const ag_direction *direction, const double *gradient,
+                           evidence *e, ag_judgement *judgement)
+{
+    ag_judgement step;
+    if (e->step.found) {
+        step = judge_step(check, direction, &e->step, gradient);
+        if (step.verdict == AG_VERDICT_FAIL && !ag_check_step_again(check, direction, &e->step))
+            return false;
+        step = judge_step(check, direction, &e->step, gradient);
+    }
+    if (e->by_differences &&
+        !judge_direction(check, direction, gradient, &e->differences, judgement))
+        return false;
+    if (e->step.found && e->by_differences)
+        judge_together(judgement, &step);
+    else if (e->step.found)
+        *judgement = step;
+    return true;
+}
+
 /* By both ways to the gradient; the recorded one is judged where it has other bits. */
 static bool check_direction(ag_check *check, const ag_direction *direction, ag_judgement *judgement)
 {
-    ag_measurement m;
-    if (!ag_check_measure(check, direction, false, &m) ||
-        !judge_direction(check, direction, check->usual, &m, judgement))
+    evidence e;
+    if (!gather_evidence(check, direction, &e) ||
+        !judge_evidence(check, direction, check->usual, &e, judgement))
         return false;
     if (judgement->verdict == AG_VERDICT_FAIL ||
         along(check, direction, check->recorded) == judgement->analytic)
         return true;
     ag_judgement recorded;
-    if (!judge_direction(check, direction, check->recorded, &m, &recorded))
+    if (!judge_evidence(check, direction, check->recorded, &e, &recorded))
         return false;
     recorded.recorded = true;
     if (recorded.verdict == AG_VERDICT_FAIL)
@@ -338,7 +435,8 @@ static void run(ag_check *check)
     bool ready = count_entries(check) && ag_check_settle(check) &&
                  (check->usual = analytic_gradients(check, 0)) &&
                  (check->recorded = analytic_gradients(check, AG_CREATE_GRAPH)) &&
-                 measure_rounding(check) && ag_check_measure_noise(check);
+                 measure_rounding(check) && ag_check_measure_noise(check) &&
+                 ag_check_settle_complex(check);
     if (ready && check->options.directions > 0)
         check_directions(check);
     else if (ready)
@@ -357,6 +455,9 @@ static bool check_options(ag_check *check)
     ag_gradcheck_options *options = &check->options;
     if (options->resolution == 0.0)
         options->resolution = DEFAULT_RESOLUTION;
+    if ((unsigned)options->method > AG_GRADCHECK_COMPLEX)
+        return ag_fail(check->context, AG_ERR_ARGUMENT, "gradcheck: an unknown method %d",
+                       (int)options->method);
     if (options->resolution > 0.0 && options->tolerance >= 0.0 && options->directions >= 0)
         return true;
     return ag_fail(
