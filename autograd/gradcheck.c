@@ -66,13 +66,15 @@ static double *analytic_gradients(ag_check *check, unsigned flags)
 /* ---- Judging ---- */
 
 /* The rounding error of the gradient along a direction; scale: of what it is a sum. */
-static double rounding_along(const ag_check *check, const ag_direction *direction, double scale)
+static double rounding_along(const ag_check *check, const ag_direction *direction,
+                             const double *gradient, double scale)
 {
     double squares = 0.0;
+    const double *spread = gradient == check->usual ? check->rounding : check->recorded_rounding;
     if (check->single)
         return SINGLE_ROUNDINGS * FLT_EPSILON * scale;
     for (int64_t k = direction->from; k < direction->to; k++)
-        squares += check->rounding[k] * check->rounding[k];
+        squares += spread[k] * spread[k];
     return ROUNDING_SAFETY * sqrt(squares) + BACKWARD_ROUNDINGS * DBL_EPSILON * scale;
 }
 
@@ -82,15 +84,15 @@ typedef struct interval {
 } interval;
 
 static interval interval_of(const ag_check *check, const ag_direction *direction,
-                            const ag_measurement *m)
+                            const ag_measurement *m, const double *gradient)
 {
     if (!m->kink) {
-        double bound = m->at.error + rounding_along(check, direction, m->at.scale);
+        double bound = m->at.error + rounding_along(check, direction, gradient, m->at.scale);
         return (interval){ m->at.value - bound, m->at.value + bound, m->at.value, bound };
     }
     const ag_derivative *l = &m->left, *r = &m->right;
-    double bound =
-        fmax(l->error, r->error) + rounding_along(check, direction, fmax(l->scale, r->scale));
+    double bound = fmax(l->error, r->error) +
+                   rounding_along(check, direction, gradient, fmax(l->scale, r->scale));
     return (interval){ fmin(l->value, r->value) - bound, fmax(l->value, r->value) + bound,
                        0.5 * (l->value + r->value), bound };
 }
@@ -105,9 +107,19 @@ static bool is_narrow(const ag_check *check, const ag_measurement *m, const inte
     return numeric->bound <= check->options.resolution * fmax(scale, fabs(numeric->middle));
 }
 
-static ag_judgement judge(const ag_check *check, const ag_direction *direction,
-                          const ag_measurement *m, double analytic)
+/* The gradient along a direction. */
+static double along(const ag_check *check, const ag_direction *direction, const double *gradient)
 {
+    double sum = 0.0;
+    for (int64_t k = direction->from; k < direction->to; k++)
+        sum += ag_direction_sign(check, direction, k) * gradient[k];
+    return sum;
+}
+
+static ag_judgement judge(const ag_check *check, const ag_direction *direction,
+                          const ag_measurement *m, const double *gradient)
+{
+    double analytic = along(check, direction, gradient);
     ag_judgement judgement = { .verdict = AG_VERDICT_INCONCLUSIVE,
                                .analytic = analytic,
                                .numeric = NAN,
@@ -118,7 +130,7 @@ static ag_judgement judge(const ag_check *check, const ag_direction *direction,
         judgement.verdict = AG_VERDICT_FAIL;
     if (!m->found)
         return judgement;
-    interval numeric = interval_of(check, direction, m);
+    interval numeric = interval_of(check, direction, m, gradient);
     double allowed = check->options.tolerance * fmax(fabs(analytic), fabs(numeric.middle));
     judgement.numeric = numeric.middle;
     judgement.bound = (numeric.high - numeric.low) / 2.0 + allowed;
@@ -131,15 +143,6 @@ static ag_judgement judge(const ag_check *check, const ag_direction *direction,
     else if (judgement.narrow)
         judgement.verdict = m->kink ? AG_VERDICT_KINK : AG_VERDICT_PASS;
     return judgement;
-}
-
-/* The gradient along a direction. */
-static double along(const ag_check *check, const ag_direction *direction, const double *gradient)
-{
-    double sum = 0.0;
-    for (int64_t k = direction->from; k < direction->to; k++)
-        sum += ag_direction_sign(check, direction, k) * gradient[k];
-    return sum;
 }
 
 /* How far the gradient at 0 is from what its neighbours at a spacing of h / 2 suggest,
@@ -171,19 +174,18 @@ static bool measure_roughness(ag_check *check, const ag_direction *direction, do
 static bool judge_direction(ag_check *check, const ag_direction *direction, const double *gradient,
                             ag_measurement *m, ag_judgement *judgement)
 {
-    double analytic = along(check, direction, gradient);
-    *judgement = judge(check, direction, m, analytic);
+    *judgement = judge(check, direction, m, gradient);
     if (judgement->verdict != AG_VERDICT_FAIL)
         return true;
     bool going = ag_check_measure(check, direction, true, m);
-    *judgement = judge(check, direction, m, analytic);
+    *judgement = judge(check, direction, m, gradient);
     if (!going || judgement->verdict != AG_VERDICT_FAIL || !m->found || m->kink)
         return going;
     double roughness;
     unsigned flags = gradient == check->usual ? 0 : AG_CREATE_GRAPH;
     going = measure_roughness(check, direction, m->at.step, flags, &roughness);
     m->at.error += roughness;
-    *judgement = judge(check, direction, m, analytic);
+    *judgement = judge(check, direction, m, gradient);
     return going;
 }
 
@@ -208,7 +210,8 @@ static ag_judgement judge_step(const ag_check *check, const ag_direction *direct
                                .numeric = step->value,
                                .method = AG_GRADCHECK_COMPLEX,
                                .step = step->value };
-    judgement.bound = STEP_SAFETY * rounding_along(check, direction, scale) + step->error +
+    judgement.bound = STEP_SAFETY * rounding_along(check, direction, gradient, scale) +
+                      step->error +
                       check->options.tolerance * fmax(fabs(analytic), fabs(step->value));
     judgement.narrow = judgement.bound <= check->options.resolution * step->scale;
     if (!(gap <= judgement.bound))
@@ -352,34 +355,56 @@ static void check_directions(ag_check *check)
     }
 }
 
-/* How much the gradient's entries scatter where the inputs differ in their last bits: where
- * backward subtracts numbers that are nearly equal, as in a saturated softmax, that
- * is more than a rounding or two. */
-static bool measure_rounding(ag_check *check)
+/* The gradient where no or all inputs and results of operations differ in their last bits. NULL if
+ * the check has stopped. */
+static const double *watched_gradients(ag_check *check, unsigned flags, ag_random *jiggle,
+                                       uint64_t *branches)
 {
-    check->rounding = ag_check_numbers(check, check->entries);
-    if (!check->rounding)
-        return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
-    for (int64_t k = 0; k < check->entries; k++)
-        check->rounding[k] = 0.0;
+    ag_branches_watch(check->context, true);
+    check->context->tape->jiggle = jiggle;
+    const double *gradient = analytic_gradients(check, flags);
+    *branches = check->context->tape->branches;
+    check->context->tape->jiggle = NULL;
+    return gradient;
+}
+
+/* How much the gradient's entries scatter where the inputs and everything computed from them differ
+ * in the last bits: where backward subtracts numbers that are nearly equal, as 1 - y^2 in a
+ * saturated tanh, that is more than a rounding or two. */
+static bool measure_spread(ag_check *check, unsigned flags, const double *gradient, double *spread)
+{
+    uint64_t usual, branches;
     int count = 0;
-    bool going = true;
+    for (int64_t k = 0; k < check->entries; k++)
+        spread[k] = 0.0;
+    ag_memory_mark memory = ag_memory_mark_step(check->context);
+    bool going = watched_gradients(check, flags, NULL, &usual) != NULL;
+    ag_memory_rewind_step(check->context, memory);
     for (int i = 0; i < JIGGLES && going; i++) {
-        ag_memory_mark memory = ag_memory_mark_step(check->context);
+        ag_random random = ag_random_stream(check->options.seed, "jiggle", (uint64_t)i);
         ag_check_jiggle(check, (uint64_t)i);
-        ag_branches_watch(check->context, true);
-        const double *moved = analytic_gradients(check, 0);
-        bool same = check->context->tape->branches == check->branches;
+        const double *moved = watched_gradients(check, flags, &random, &branches);
+        bool same = branches == usual;
         for (int64_t k = 0; moved && same && k < check->entries; k++)
-            check->rounding[k] += (moved[k] - check->usual[k]) * (moved[k] - check->usual[k]);
+            spread[k] += (moved[k] - gradient[k]) * (moved[k] - gradient[k]);
         count += same;
         going = moved != NULL;
         ag_memory_rewind_step(check->context, memory);
     }
     ag_check_put_back(check);
     for (int64_t k = 0; k < check->entries; k++)
-        check->rounding[k] = count > 0 ? sqrt(check->rounding[k] / count) : 0.0;
+        spread[k] = count > 0 ? sqrt(spread[k] / count) : 0.0;
     return going;
+}
+
+static bool measure_rounding(ag_check *check)
+{
+    check->rounding = ag_check_numbers(check, check->entries);
+    check->recorded_rounding = ag_check_numbers(check, check->entries);
+    if (!check->rounding || !check->recorded_rounding)
+        return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
+    return measure_spread(check, 0, check->usual, check->rounding) &&
+           measure_spread(check, AG_CREATE_GRAPH, check->recorded, check->recorded_rounding);
 }
 
 /* ---- The check ---- */

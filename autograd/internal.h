@@ -74,6 +74,7 @@ typedef struct ag_tape {
     bool watching;           /* a gradient check wants to know the branches taken .. */
     uint64_t branches;       /* .. all of them, as one number .. */
     bool seen_f32;           /* .. and whether anything was computed in f32 */
+    ag_random *jiggle;       /* .. or, if this is given, wants every result rounded differently */
     const char *not_complex; /* the operation that was last refused c128 */
 } ag_tape;
 
@@ -271,7 +272,8 @@ ag_var ag_softmax_over(ag_var x, unsigned axes);
 /* Starts anew, or stops. */
 void ag_branches_watch(ag_context *context, bool watch);
 
-/* While watching: the operation that has just run. */
+/* While watching: the operation that has just run. Where the tape says so, its result is moved,
+ * each element by a factor 1 +- 2 DBL_EPSILON. */
 void ag_branches_note(const ag_node *node);
 
 /* For an operation's .branches: it decides by the sign of input 0, by which of inputs 0
