@@ -473,6 +473,8 @@ typedef struct ag_gradcheck_report {
     bool recorded;                   /* that analytic value came with AG_CREATE_GRAPH */
     bool directions;                 /* entries counts directions; one that fails is cut in halves
                                         until an entry is found that fails, which is the worst then */
+    int64_t node;                    /* of a failure: the first operation that f runs, counted .. */
+    char op[32];                     /* .. from 0, whose own rule fails; "" if each passes */
     char suspect[64];                /* what the input that fails looks like: "zero", "sign",
                                         "factor 2", "transposed", "3 of 12 entries", .. */
     char message[512];               /* why there was nothing to compare, or "" */
@@ -504,6 +506,24 @@ AG_API bool ag_gradcheck(ag_context *context, ag_function f, void *user, const a
 AG_API bool ag_gradcheck_second(ag_context *context, ag_function f, void *user,
                                 const ag_var *inputs, int n, const ag_gradcheck_options *options,
                                 ag_gradcheck_report *report);
+
+/* An operation whose own rule fails. */
+typedef struct ag_node_fault {
+    int64_t node; /* which of the variables that f makes, from 0 on */
+    char op[32];
+    ag_gradcheck_report report; /* its input, entry and numbers are those of the operation alone */
+} ag_node_fault;
+
+/* Runs f and checks the rule of every operation in it by itself: the operation alone, on copies
+ * of the operands that it has there, laid out in memory like them, against differences. Writes
+ * the first so many faults, and returns how many there are; -1 on error. options->log gets a line
+ * for each. Nothing stays on the tape. */
+AG_API int ag_gradcheck_nodes(ag_context *context, ag_function f, void *user, const ag_var *inputs,
+                              int n, const ag_gradcheck_options *options, ag_node_fault *faults,
+                              int room);
+
+/* "node 17 softmax, input 0, [2,5]: got .., want .. +- .., ratio ..; looks like: .." */
+AG_API void ag_node_fault_print(const ag_node_fault *fault, FILE *file);
 
 AG_API void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file);
 

@@ -365,8 +365,29 @@ static bool check_options(ag_check *check)
         options->resolution, options->tolerance, options->directions);
 }
 
+/* The first node whose own rule fails; none if each is right by itself. */
+static void locate(ag_check *check)
+{
+    ag_node_fault fault;
+    ag_gradcheck_options options = { .seed = check->options.seed };
+    if (ag_gradcheck_nodes(check->context, check->f, check->user, check->inputs, check->n, &options,
+                           &fault, 1) <= 0)
+        return;
+    check->report->node = fault.node;
+    memcpy(check->report->op, fault.op, sizeof fault.op);
+    if (check->report->directions)
+        memcpy(check->report->suspect, fault.report.suspect, sizeof fault.report.suspect);
+}
+
 bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
                   const ag_gradcheck_options *options, ag_gradcheck_report *report)
+{
+    return ag_check_function(context, f, user, inputs, n, options, report, true);
+}
+
+bool ag_check_function(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
+                       const ag_gradcheck_options *options, ag_gradcheck_report *report,
+                       bool follow)
 {
     ag_gradcheck_report unused;
     ag_check check = { .context = context, .f = f, .user = user, .inputs = inputs, .n = n };
@@ -379,6 +400,8 @@ bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *
         check.options = *options;
     if (check_options(&check) && ag_tape_of(context) && check_inputs(&check))
         run(&check);
+    if (follow && !context->error && check.report->verdict == AG_VERDICT_FAIL)
+        locate(&check);
     if (context->error)
         ag_check_stop(&check, AG_VERDICT_ERROR, "%s", context->message);
     ag_verdict verdict = check.report->verdict;

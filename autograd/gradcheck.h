@@ -90,6 +90,19 @@ void ag_check_put_back(ag_check *check);
 /* How far L moves when all inputs move by +-t: evidence about a result without a gradient. */
 double ag_check_movement(ag_check *check, double t);
 
+/* ---- The check (gradcheck.c) -------------------------------------------- */
+
+/* ag_gradcheck; if locate is set, a failure is followed to the node whose rule is wrong. */
+bool ag_check_function(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
+                       const ag_gradcheck_options *options, ag_gradcheck_report *report,
+                       bool locate);
+
+/* ---- Nodes by themselves (gradcheck_nodes.c) ----------------------------- */
+
+/* Checks the nodes of the tape from the given one on, as ag_gradcheck_nodes does. */
+int ag_check_nodes_from(ag_context *context, uint32_t from, const ag_gradcheck_options *options,
+                        ag_node_fault *faults, int room);
+
 /* ---- The report (gradcheck_report.c) ------------------------------------ */
 
 /* An entry or a direction, judged. */
