@@ -477,7 +477,10 @@ typedef struct ag_gradcheck_report {
     char op[32];                     /* .. from 0, whose own rule fails; "" if each passes */
     char suspect[64];                /* what the input that fails looks like: "zero", "sign",
                                         "factor 2", "transposed", "3 of 12 entries", .. */
-    char message[512];               /* why there was nothing to compare, or "" */
+    double asymmetry;  /* in second order: |u' H v - v' H u| of the second derivatives H and random
+                          u, v, in units of what is allowed: 1e-9 of the terms and the
+                          measured rounding; above 1 fails */
+    char message[512]; /* why there was nothing to compare, or "" */
 } ag_gradcheck_report;
 
 /* Compares the gradients of L = sum(c * f(inputs)), c random and never uniform, with
@@ -502,7 +505,8 @@ AG_API bool ag_gradcheck(ag_context *context, ag_function f, void *user, const a
                          int n, const ag_gradcheck_options *options, ag_gradcheck_report *report);
 
 /* The same for the gradients of the gradients: checks the function
- * inputs -> (d/d inputs) sum(c * f(inputs)). */
+ * inputs -> (d/d inputs) sum(c * f(inputs)), and that its derivatives are symmetric. With
+ * directions these are Hessian-vector products. */
 AG_API bool ag_gradcheck_second(ag_context *context, ag_function f, void *user,
                                 const ag_var *inputs, int n, const ag_gradcheck_options *options,
                                 ag_gradcheck_report *report);

@@ -331,12 +331,16 @@ static bool count_entries(ag_check *check)
     return check->numeric && check->bounds && check->floors;
 }
 
+bool ag_check_begin(ag_check *check)
+{
+    return count_entries(check) && ag_check_settle(check);
+}
+
 static void run(ag_check *check)
 {
     ag_tape_mark mark = ag_tape_mark_now(check->context);
     ag_tape_lock lock = ag_tape_lock_now(check->context->tape);
-    bool ready = count_entries(check) && ag_check_settle(check) &&
-                 (check->usual = analytic_gradients(check, 0)) &&
+    bool ready = ag_check_begin(check) && (check->usual = analytic_gradients(check, 0)) &&
                  (check->recorded = analytic_gradients(check, AG_CREATE_GRAPH)) &&
                  measure_rounding(check) && ag_check_measure_noise(check);
     if (ready && check->options.directions > 0)

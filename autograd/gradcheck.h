@@ -50,6 +50,9 @@ ag_var ag_check_cotangent(uint64_t seed, ag_var y);
 /* Calls f where the inputs are now. False if there is no f64 result: the check has stopped. */
 bool ag_check_call(ag_check *check, ag_var *y);
 
+/* Counts the entries, and settles. */
+bool ag_check_begin(ag_check *check);
+
 /* Keeps inputs, result, cotangent and branches as they are now; tells whether f gives the
  * same bits twice and leaves its inputs alone. */
 bool ag_check_settle(ag_check *check);

@@ -445,3 +445,43 @@ Test(checker_power, nodes_of_bad_input)
     ag_node_fault_print(NULL, stdout);
     ag_context_free(ctx);
 }
+
+/* ---- Second order ---- */
+
+/* x^2 / 2 in two variables, but the recorded rule gives x_0 + x_1 / 2 for the first: each gradient
+ * has a derivative, but together they are no one's. */
+static void half_square_forward(ag_node *node)
+{
+    ag_node_set_view(node, ag_value(ag_scale(ag_square(ag_node_input(node, 0)), 0.5)));
+}
+
+static void twisted_vjp(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    ag_var x = ag_node_input(node, 0);
+    ag_var other = ag_mul(ag_detach(x), ag_scale(ag_cumsum(ag_sub(x, ag_detach(x)), 0), 0.5));
+    dx[0] = ag_mul(dy, ag_add(x, other));
+}
+
+static const ag_op no_gradient_field = { .name = "no_gradient_field",
+                                         .forward = half_square_forward,
+                                         .vjp = twisted_vjp };
+
+/* First derivatives are right where the rule is evaluated, so only the second order can see it. */
+Test(checker_power, second_derivatives_that_are_not_symmetric)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_random random = ag_random_stream(7, "second", 0);
+    ag_var x = ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(4)));
+    ag_gradcheck_report report;
+    cr_expect(ag_gradcheck(ctx, with_fault, (void *)&no_gradient_field, &x, 1, NULL, &report));
+    cr_expect(
+        !ag_gradcheck_second(ctx, with_fault, (void *)&no_gradient_field, &x, 1, NULL, &report));
+    cr_expect_eq(report.verdict, AG_VERDICT_FAIL);
+    cr_expect(report.asymmetry > 1e3, "%g", report.asymmetry);
+    cr_expect(ag_gradcheck_second(
+        ctx, twisted, NULL,
+        (ag_var[]){ ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(3, 3))) }, 1, NULL,
+        &report));
+    cr_expect(report.asymmetry < 1e-3, "%g", report.asymmetry);
+    ag_context_free(ctx);
+}
