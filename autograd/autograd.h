@@ -485,9 +485,14 @@ typedef struct ag_gradcheck_report {
     ag_gradcheck_method method;      /* that numeric and bound came from */
     double complex_step;             /* what the complex step said there; NaN if not taken */
     char no_complex_form[64];        /* the operation for which no complex step could be taken */
+    int64_t node;                    /* of a failure: the first operation that f runs, counted .. */
+    char op[32];                     /* .. from 0, whose own rule fails; "" if each passes */
     char suspect[64];                /* what the input that fails looks like: "zero", "sign",
                                         "factor 2", "transposed", "3 of 12 entries", .. */
-    char message[512];               /* why there was nothing to compare, or "" */
+    double asymmetry;  /* in second order: |u' H v - v' H u| of the second derivatives H and random
+                          u, v, in units of what is allowed: 1e-9 of the terms and the
+                          measured rounding; above 1 fails */
+    char message[512]; /* why there was nothing to compare, or "" */
 } ag_gradcheck_report;
 
 /* Compares the gradients of L = sum(c * f(inputs)), c random and never uniform, with
@@ -521,10 +526,29 @@ AG_API bool ag_gradcheck(ag_context *context, ag_function f, void *user, const a
                          int n, const ag_gradcheck_options *options, ag_gradcheck_report *report);
 
 /* The same for the gradients of the gradients: checks the function
- * inputs -> (d/d inputs) sum(c * f(inputs)). */
+ * inputs -> (d/d inputs) sum(c * f(inputs)), and that its derivatives are symmetric. With
+ * directions these are Hessian-vector products. */
 AG_API bool ag_gradcheck_second(ag_context *context, ag_function f, void *user,
                                 const ag_var *inputs, int n, const ag_gradcheck_options *options,
                                 ag_gradcheck_report *report);
+
+/* An operation whose own rule fails. */
+typedef struct ag_node_fault {
+    int64_t node; /* which of the variables that f makes, from 0 on */
+    char op[32];
+    ag_gradcheck_report report; /* its input, entry and numbers are those of the operation alone */
+} ag_node_fault;
+
+/* Runs f and checks the rule of every operation in it by itself: the operation alone, on copies
+ * of the operands that it has there, laid out in memory like them, against differences. Writes
+ * the first so many faults, and returns how many there are; -1 on error. options->log gets a line
+ * for each. Nothing stays on the tape. */
+AG_API int ag_gradcheck_nodes(ag_context *context, ag_function f, void *user, const ag_var *inputs,
+                              int n, const ag_gradcheck_options *options, ag_node_fault *faults,
+                              int room);
+
+/* "node 17 softmax, input 0, [2,5]: got .., want .. +- .., ratio ..; looks like: .." */
+AG_API void ag_node_fault_print(const ag_node_fault *fault, FILE *file);
 
 AG_API void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file);
 

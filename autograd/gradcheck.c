@@ -453,12 +453,16 @@ static bool count_entries(ag_check *check)
     return check->numeric && check->bounds && check->floors;
 }
 
+bool ag_check_begin(ag_check *check)
+{
+    return count_entries(check) && ag_check_settle(check);
+}
+
 static void run(ag_check *check)
 {
     ag_tape_mark mark = ag_tape_mark_now(check->context);
     ag_tape_lock lock = ag_tape_lock_now(check->context->tape);
-    bool ready = count_entries(check) && ag_check_settle(check) &&
-                 (check->usual = analytic_gradients(check, 0)) &&
+    bool ready = ag_check_begin(check) && (check->usual = analytic_gradients(check, 0)) &&
                  (check->recorded = analytic_gradients(check, AG_CREATE_GRAPH)) &&
                  measure_rounding(check) && ag_check_measure_noise(check) &&
                  ag_check_settle_complex(check);
@@ -491,8 +495,29 @@ static bool check_options(ag_check *check)
         options->resolution, options->tolerance, options->directions);
 }
 
+/* The first node whose own rule fails; none if each is right by itself. */
+static void locate(ag_check *check)
+{
+    ag_node_fault fault;
+    ag_gradcheck_options options = { .seed = check->options.seed, .method = check->options.method };
+    if (ag_gradcheck_nodes(check->context, check->f, check->user, check->inputs, check->n, &options,
+                           &fault, 1) <= 0)
+        return;
+    check->report->node = fault.node;
+    memcpy(check->report->op, fault.op, sizeof fault.op);
+    if (check->report->directions)
+        memcpy(check->report->suspect, fault.report.suspect, sizeof fault.report.suspect);
+}
+
 bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
                   const ag_gradcheck_options *options, ag_gradcheck_report *report)
+{
+    return ag_check_function(context, f, user, inputs, n, options, report, true);
+}
+
+bool ag_check_function(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
+                       const ag_gradcheck_options *options, ag_gradcheck_report *report,
+                       bool follow)
 {
     ag_gradcheck_report unused;
     ag_check check = { .context = context, .f = f, .user = user, .inputs = inputs, .n = n };
@@ -505,6 +530,8 @@ bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *
         check.options = *options;
     if (check_options(&check) && ag_tape_of(context) && check_inputs(&check))
         run(&check);
+    if (follow && !context->error && check.report->verdict == AG_VERDICT_FAIL)
+        locate(&check);
     if (context->error)
         ag_check_stop(&check, AG_VERDICT_ERROR, "%s", context->message);
     ag_verdict verdict = check.report->verdict;

@@ -52,6 +52,9 @@ ag_var ag_check_cotangent(uint64_t seed, ag_var y);
 /* Calls f where the inputs are now. False if there is no f64 result: the check has stopped. */
 bool ag_check_call(ag_check *check, ag_var *y);
 
+/* Counts the entries, and settles. */
+bool ag_check_begin(ag_check *check);
+
 /* Keeps inputs, result, cotangent and branches as they are now; tells whether f gives the
  * same bits twice and leaves its inputs alone. */
 bool ag_check_settle(ag_check *check);
@@ -116,6 +119,19 @@ bool ag_check_step_again(ag_check *check, const ag_direction *direction, ag_comp
 /* Whether f takes other branches on both sides of the inputs than at them: a complex step knows
  * nothing of the two derivatives there. */
 bool ag_check_at_kink(ag_check *check, const ag_direction *direction, bool *kink);
+
+/* ---- The check (gradcheck.c) -------------------------------------------- */
+
+/* ag_gradcheck; if locate is set, a failure is followed to the node whose rule is wrong. */
+bool ag_check_function(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
+                       const ag_gradcheck_options *options, ag_gradcheck_report *report,
+                       bool locate);
+
+/* ---- Nodes by themselves (gradcheck_nodes.c) ----------------------------- */
+
+/* Checks the nodes of the tape from the given one on, as ag_gradcheck_nodes does. */
+int ag_check_nodes_from(ag_context *context, uint32_t from, const ag_gradcheck_options *options,
+                        ag_node_fault *faults, int room);
 
 /* ---- The report (gradcheck_report.c) ------------------------------------ */
 

@@ -240,6 +240,8 @@ void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file)
         fprintf(file, "; without complex steps: %s has no complex form", report->no_complex_form);
     if (report->suspect[0])
         fprintf(file, "; looks like: %s", report->suspect);
+    if (report->op[0])
+        fprintf(file, "; wrong by itself: node %lld %s", (long long)report->node, report->op);
     if (report->floor > 0.0)
         fprintf(file, "; sees relative errors of %.1e", report->floor);
     fputc('\n', file);

@@ -130,6 +130,9 @@ ag_var ag_poisoned(ag_context *context);
 /* Applies an operation of the library. */
 ag_var ag_run(const ag_op *op, const ag_var *inputs, int n, const void *options);
 
+/* Applies a node's operation with its options to other inputs. */
+ag_var ag_run_again(const ag_node *node, const ag_var *inputs);
+
 /* While a user's function runs, the tape is locked. */
 typedef struct ag_tape_lock {
     int no_grad;

@@ -336,6 +336,12 @@ ag_var ag_run(const ag_op *op, const ag_var *inputs, int n, const void *options)
     return context ? apply(context, op, inputs, n, options, false) : AG_NONE;
 }
 
+ag_var ag_run_again(const ag_node *node, const ag_var *inputs)
+{
+    ag_context *context = first_context(inputs, node->n_inputs);
+    return apply(context, node->op, inputs, node->n_inputs, node->options, node->users_op);
+}
+
 static bool check_call(ag_context *context, const ag_op *op, int n, const void *options)
 {
     if (!op || !op->name || !op->forward)

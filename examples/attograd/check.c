@@ -4,9 +4,14 @@
 #include "options.h"
 #include "report.h"
 
+#include <stdarg.h>
 #include <string.h>
 
-/* ---- All cases: each of the tables in first order, then in second ---- */
+/* ---- All cases: the tables in first order, in second, and the operations in other layouts ---- */
+
+typedef enum part { FIRST, SECOND, LAYOUT } part;
+
+static const char *const part_suffix[] = { "", "/second", "/layouts" };
 
 static int first_order_count(void)
 {
@@ -15,32 +20,28 @@ static int first_order_count(void)
 
 int ag_case_count(void)
 {
-    return 2 * first_order_count();
+    return 2 * first_order_count() + ag_op_case_count();
 }
 
-/* Case i as a place in the tables; *second says which order. */
-static int place_of(int i, bool *second)
+static part part_of(int i)
 {
-    *second = i >= first_order_count();
+    return (part)(i / first_order_count());
+}
+
+static int place_of(int i)
+{
     return i % first_order_count();
 }
 
 const char *ag_case_name(int i)
 {
-    bool second;
-    int place = place_of(i, &second), ops = ag_op_case_count();
+    int place = place_of(i), ops = ag_op_case_count();
     return place < ops ? ag_op_case_at(place)->name : ag_layer_case_at(place - ops)->name;
 }
 
 const char *ag_case_kind(int i)
 {
-    bool second;
-    return place_of(i, &second) < ag_op_case_count() ? "op" : "layer";
-}
-
-static bool is_second_order(int i)
-{
-    return i >= first_order_count();
+    return place_of(i) < ag_op_case_count() ? "op" : "layer";
 }
 
 /* Of verdicts on the same case the most serious one counts. */
@@ -56,6 +57,17 @@ static int seriousness(ag_verdict verdict)
 bool ag_case_failed(const ag_case_result *result)
 {
     return seriousness(result->verdict) > 2;
+}
+
+void ag_case_complain(ag_case_result *result, const char *format, ...)
+{
+    va_list arguments;
+    result->verdict = AG_VERDICT_FAIL;
+    if (result->message[0])
+        return;
+    va_start(arguments, format);
+    vsnprintf(result->message, sizeof result->message, format, arguments);
+    va_end(arguments);
 }
 
 void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report)
@@ -83,23 +95,24 @@ void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report)
 
 void ag_case_run(int i, ag_case_result *result)
 {
-    bool second;
-    int place = place_of(i, &second), ops = ag_op_case_count();
+    int place = place_of(i), ops = ag_op_case_count();
     *result = (ag_case_result){ .name = ag_case_name(i),
                                 .kind = ag_case_kind(i),
                                 .verdict = AG_VERDICT_PASS };
-    if (place < ops)
-        ag_op_case_run(ag_op_case_at(place), second, result);
+    if (part_of(i) == LAYOUT)
+        ag_layout_case_run(ag_op_case_at(place), 1, result);
+    else if (place < ops)
+        ag_op_case_run(ag_op_case_at(place), part_of(i) == SECOND, result);
     else
-        ag_layer_case_run(ag_layer_case_at(place - ops), second, result);
+        ag_layer_case_run(ag_layer_case_at(place - ops), part_of(i) == SECOND, result);
 }
 
 /* ---- The command ---- */
 
 /* What a case is called: "softmax/first/second" checks softmax/first in second order. */
-static void full_name(const char *name, bool second, char *text, size_t size)
+static void full_name(int i, char *text, size_t size)
 {
-    snprintf(text, size, "%s%s", name, second ? "/second" : "");
+    snprintf(text, size, "%s%s", ag_case_name(i), part_suffix[part_of(i)]);
 }
 
 /* "softmax" asks for softmax, softmax/first, softmax/second and so on. */
@@ -107,7 +120,7 @@ static bool asked_for(const char *asked, int i)
 {
     char name[64];
     size_t length = strlen(asked);
-    full_name(ag_case_name(i), is_second_order(i), name, sizeof name);
+    full_name(i, name, sizeof name);
     return !strncmp(asked, name, length) && (name[length] == '\0' || name[length] == '/');
 }
 
@@ -130,10 +143,10 @@ static void print_head(void)
            "verdict", "kind", "case", "entr.", "incon", "floor", "worst");
 }
 
-static void print_text(const ag_case_result *result, bool second)
+static void print_text(const ag_case_result *result, int i)
 {
     char name[64];
-    full_name(result->name, second, name, sizeof name);
+    full_name(i, name, sizeof name);
     printf("%-12s  %-5s  %-38s %5lld",
            ag_case_failed(result) ? "FAIL" : ag_verdict_name(result->verdict), result->kind, name,
            (long long)result->entries);
@@ -158,10 +171,10 @@ static void print_json_string(const char *text)
     putchar('"');
 }
 
-static void print_json(const ag_case_result *result, bool second)
+static void print_json(const ag_case_result *result, int i)
 {
     char name[64];
-    full_name(result->name, second, name, sizeof name);
+    full_name(i, name, sizeof name);
     printf("{\"case\":");
     print_json_string(name);
     printf(",\"kind\":\"%s\",\"entries\":%lld,\"failures\":%lld,\"inconclusive\":%lld,"
@@ -198,7 +211,7 @@ int ag_cmd_check(int argc, char **argv)
             print_head();
         ag_case_result result;
         ag_case_run(i, &result);
-        (json ? print_json : print_text)(&result, is_second_order(i));
+        (json ? print_json : print_text)(&result, i);
         fflush(stdout);
         failed += ag_case_failed(&result);
         entries += result.entries;

@@ -322,6 +322,12 @@ static void draw(ag_tensor *x, ag_domain domain, double scale, ag_random *random
     }
 }
 
+void ag_op_case_draw(ag_tensor *x, ag_domain domain, ag_random *random)
+{
+    if (x)
+        draw(x, domain, 1.0, random);
+}
+
 static void check_point(const ag_op_case *op, bool second, int point, ag_case_result *result)
 {
     static const double scales[] = { 1.0, 3.0, 8.0 };
