@@ -105,7 +105,7 @@ double ag_check_movement(ag_check *check, double t);
 typedef struct ag_complex_step {
     bool found;          /* f has a complex form here */
     double value, scale; /* sum_i c_i Im(y_i) / h and sum_i |c_i Im(y_i) / h| */
-    double error;        /* how far another h leads to another value, if it was asked for */
+    double error;        /* what underflows, and how far another h leads, if it was asked for */
 } ag_complex_step;
 
 /* Finds out whether f has a complex form. False if the check has stopped. */

@@ -12,6 +12,7 @@
  */
 #include "gradcheck.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -79,7 +80,7 @@ static bool is_the_same_function(const ag_check *check, const ag_tensor *y)
     for (int64_t i = 0; i < check->results; i++)
         size = fmax(size, fabs(check->y[i]));
     for (int64_t i = 0; i < check->results; i++)
-        if (!(fabs(ag_tensor_at(y, i) - check->y[i]) <= SAME_RESULT * size))
+        if (!(fabs(ag_tensor_at(y, i) - check->y[i]) <= SAME_RESULT * size + STEP))
             return false;
     return true;
 }
@@ -92,6 +93,7 @@ static void read_step(const ag_check *check, const ag_tensor *y, double t, ag_co
         step->value += term;
         step->scale += fabs(term);
     }
+    step->error = (double)check->results * DBL_MIN / fabs(t); /* what underflows */
     step->found = step->found && isfinite(step->scale);
 }
 
@@ -161,7 +163,7 @@ bool ag_check_step_again(ag_check *check, const ag_direction *direction, ag_comp
     if (!take_step(check, direction, OTHER_STEP, &other))
         return false;
     step->found = step->found && other.found;
-    step->error = 2.0 * fabs(step->value - other.value);
+    step->error = other.error + 2.0 * fabs(step->value - other.value);
     return true;
 }
 
