@@ -26,7 +26,8 @@ static bool is_exact(const ag_op *op)
 }
 
 /* As if the operation had rounded another way (Parker 1997, "Monte Carlo arithmetic"). Results are
- * rounded relative to their size, but log-softmax is a difference of numbers of size 1. */
+ * rounded relative to their size, but log-softmax is a difference of numbers of size 1. Not all by
+ * the same amount, for what one operation does another could undo. */
 static void jiggle(const ag_node *node, ag_random *random)
 {
     double *y = node->value.data, size = node->op == &ag_op_log_softmax ? 1.0 : 0.0;
@@ -34,7 +35,7 @@ static void jiggle(const ag_node *node, ag_random *random)
         return;
     for (int64_t i = 0; i < ag_tensor_count(&node->value); i++)
         if (isfinite(y[i]))
-            y[i] += (ag_random_uniform(random) < 0.5 ? -2.0 : 2.0) * DBL_EPSILON * (y[i] + size);
+            y[i] += (6.0 * ag_random_uniform(random) - 3.0) * DBL_EPSILON * (y[i] + size);
 }
 
 void ag_branches_note(const ag_node *node)

@@ -66,16 +66,14 @@ static double *analytic_gradients(ag_check *check, unsigned flags)
 /* ---- Judging ---- */
 
 /* The rounding error of the gradient along a direction; scale: of what it is a sum. */
-static double rounding_along(const ag_check *check, const ag_direction *direction,
-                             const double *gradient, double scale)
+static double rounding_along(const ag_check *check, const ag_direction *direction, double scale)
 {
-    double squares = 0.0;
-    const double *spread = gradient == check->usual ? check->rounding : check->recorded_rounding;
+    double spread = 0.0;
     if (check->single)
         return SINGLE_ROUNDINGS * FLT_EPSILON * scale;
     for (int64_t k = direction->from; k < direction->to; k++)
-        squares += spread[k] * spread[k];
-    return ROUNDING_SAFETY * sqrt(squares) + BACKWARD_ROUNDINGS * DBL_EPSILON * scale;
+        spread = hypot(spread, check->rounding[k]);
+    return ROUNDING_SAFETY * spread + BACKWARD_ROUNDINGS * DBL_EPSILON * scale;
 }
 
 /* The numeric derivative as an interval: from the left and the right of a kink it has two ends. */
@@ -84,15 +82,15 @@ typedef struct interval {
 } interval;
 
 static interval interval_of(const ag_check *check, const ag_direction *direction,
-                            const ag_measurement *m, const double *gradient)
+                            const ag_measurement *m)
 {
     if (!m->kink) {
-        double bound = m->at.error + rounding_along(check, direction, gradient, m->at.scale);
+        double bound = m->at.error + rounding_along(check, direction, m->at.scale);
         return (interval){ m->at.value - bound, m->at.value + bound, m->at.value, bound };
     }
     const ag_derivative *l = &m->left, *r = &m->right;
-    double bound = fmax(l->error, r->error) +
-                   rounding_along(check, direction, gradient, fmax(l->scale, r->scale));
+    double bound =
+        fmax(l->error, r->error) + rounding_along(check, direction, fmax(l->scale, r->scale));
     return (interval){ fmin(l->value, r->value) - bound, fmax(l->value, r->value) + bound,
                        0.5 * (l->value + r->value), bound };
 }
@@ -130,7 +128,7 @@ static ag_judgement judge(const ag_check *check, const ag_direction *direction,
         judgement.verdict = AG_VERDICT_FAIL;
     if (!m->found)
         return judgement;
-    interval numeric = interval_of(check, direction, m, gradient);
+    interval numeric = interval_of(check, direction, m);
     double allowed = check->options.tolerance * fmax(fabs(analytic), fabs(numeric.middle));
     judgement.numeric = numeric.middle;
     judgement.bound = (numeric.high - numeric.low) / 2.0 + allowed;
@@ -193,10 +191,10 @@ static bool judge_direction(ag_check *check, const ag_direction *direction, cons
 
 static double size_along(const ag_direction *direction, const double *gradient)
 {
-    double squares = 0.0;
+    double size = 0.0;
     for (int64_t k = direction->from; k < direction->to; k++)
-        squares += gradient[k] * gradient[k];
-    return sqrt(squares);
+        size = hypot(size, gradient[k]); /* no square, which could underflow */
+    return size;
 }
 
 static ag_judgement judge_step(const ag_check *check, const ag_direction *direction,
@@ -210,8 +208,7 @@ static ag_judgement judge_step(const ag_check *check, const ag_direction *direct
                                .numeric = step->value,
                                .method = AG_GRADCHECK_COMPLEX,
                                .step = step->value };
-    judgement.bound = STEP_SAFETY * rounding_along(check, direction, gradient, scale) +
-                      step->error +
+    judgement.bound = STEP_SAFETY * rounding_along(check, direction, scale) + step->error +
                       check->options.tolerance * fmax(fabs(analytic), fabs(step->value));
     judgement.narrow = judgement.bound <= check->options.resolution * step->scale;
     if (!(gap <= judgement.bound))
@@ -371,40 +368,47 @@ static const double *watched_gradients(ag_check *check, unsigned flags, ag_rando
 /* How much the gradient's entries scatter where the inputs and everything computed from them differ
  * in the last bits: where backward subtracts numbers that are nearly equal, as 1 - y^2 in a
  * saturated tanh, that is more than a rounding or two. */
-static bool measure_spread(ag_check *check, unsigned flags, const double *gradient, double *spread)
+static bool measure_spread(ag_check *check, unsigned flags, const double *gradient)
 {
     uint64_t usual, branches;
     int count = 0;
+    ag_tape_mark mark = ag_tape_mark_now(check->context);
+    double *spread = ag_check_numbers(check, check->entries);
+    if (!spread)
+        return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
     for (int64_t k = 0; k < check->entries; k++)
         spread[k] = 0.0;
-    ag_memory_mark memory = ag_memory_mark_step(check->context);
     bool going = watched_gradients(check, flags, NULL, &usual) != NULL;
-    ag_memory_rewind_step(check->context, memory);
     for (int i = 0; i < JIGGLES && going; i++) {
+        ag_memory_mark memory = ag_memory_mark_step(check->context);
         ag_random random = ag_random_stream(check->options.seed, "jiggle", (uint64_t)i);
         ag_check_jiggle(check, (uint64_t)i);
         const double *moved = watched_gradients(check, flags, &random, &branches);
         bool same = branches == usual;
         for (int64_t k = 0; moved && same && k < check->entries; k++)
-            spread[k] += (moved[k] - gradient[k]) * (moved[k] - gradient[k]);
+            spread[k] = hypot(spread[k], moved[k] - gradient[k]);
         count += same;
         going = moved != NULL;
         ag_memory_rewind_step(check->context, memory);
     }
     ag_check_put_back(check);
-    for (int64_t k = 0; k < check->entries; k++)
-        spread[k] = count > 0 ? sqrt(spread[k] / count) : 0.0;
+    for (int64_t k = 0; k < check->entries && count > 0; k++)
+        check->rounding[k] = fmax(check->rounding[k], spread[k] / sqrt(count));
+    ag_tape_rewind(check->context, mark);
     return going;
 }
 
+/* The larger of what both ways to the gradient show: what a fused rule rounds inside of its kernel
+ * is seen where the same is composed of operations. */
 static bool measure_rounding(ag_check *check)
 {
     check->rounding = ag_check_numbers(check, check->entries);
-    check->recorded_rounding = ag_check_numbers(check, check->entries);
-    if (!check->rounding || !check->recorded_rounding)
+    if (!check->rounding)
         return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
-    return measure_spread(check, 0, check->usual, check->rounding) &&
-           measure_spread(check, AG_CREATE_GRAPH, check->recorded, check->recorded_rounding);
+    for (int64_t k = 0; k < check->entries; k++)
+        check->rounding[k] = 0.0;
+    return measure_spread(check, 0, check->usual) &&
+           measure_spread(check, AG_CREATE_GRAPH, check->recorded);
 }
 
 /* ---- The check ---- */

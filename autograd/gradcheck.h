@@ -30,11 +30,11 @@ typedef struct ag_check {
     double noise;      /* the rounding error of y, as a part of its size */
     double *floors;    /* bound / |derivative| of the entries so far */
     int64_t n_floors;
-    const double *usual, *recorded;       /* dL by every entry, by fused rules and recorded ones */
-    double *rounding, *recorded_rounding; /* of these: their spread where last bits differ */
-    double *numeric, *bounds;             /* the derivatives found, and how far off they may be */
-    ag_tensor *twins;                     /* the inputs as c128 */
-    bool has_complex_form;                /* and f takes them */
+    const double *usual, *recorded; /* dL by every entry, by fused rules and recorded ones */
+    double *rounding;               /* of these: their spread where last bits differ */
+    double *numeric, *bounds;       /* the derivatives found, and how far off they may be */
+    ag_tensor *twins;               /* the inputs as c128 */
+    bool has_complex_form;          /* and f takes them */
 } ag_check;
 
 /* Ends the check with a verdict that is about the function as a whole. The first one stays.

@@ -276,7 +276,7 @@ ag_var ag_softmax_over(ag_var x, unsigned axes);
 void ag_branches_watch(ag_context *context, bool watch);
 
 /* While watching: the operation that has just run. Where the tape says so, its result is moved,
- * each element by a factor 1 +- 2 DBL_EPSILON. */
+ * each element by a factor of up to 1 +- 3 DBL_EPSILON. */
 void ag_branches_note(const ag_node *node);
 
 /* For an operation's .branches: it decides by the sign of input 0, by which of inputs 0
