@@ -200,3 +200,17 @@ Test(check, layouts_find_what_contiguous_operands_hide)
     result = run_layouts(pure);
     cr_expect(!ag_case_failed(&result), "%s", result.message);
 }
+
+/* Fast kernels against slow ones: at every size, dtype and instruction set that there is. */
+Test(check, kernels_of_all_instruction_sets)
+{
+    setenv("AG_ISA", "generic", 1);
+    for (int i = 0; i < ag_precision_case_count(); i++) {
+        ag_case_result result = { .verdict = AG_VERDICT_PASS };
+        ag_precision_case_run(i, 4, &result);
+        cr_expect(!ag_case_failed(&result), "%s: %s", ag_precision_case_name(i), result.message);
+        cr_expect(result.entries > 500 && result.worst < 16.0);
+    }
+    cr_expect_str_eq(getenv("AG_ISA"), "generic", "the choice is put back");
+    cr_expect_null(ag_precision_case_name(-1));
+}
