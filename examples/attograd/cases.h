@@ -70,8 +70,8 @@ const ag_op_case *ag_op_case_at(int i);
 int ag_layer_case_count(void);
 const ag_layer_case *ag_layer_case_at(int i);
 
-/* All cases: the operations and the layers in first and then in second order, and then the
- * operations with other layouts. */
+/* All cases: the operations and the layers in first and then in second order, then the
+ * operations with other layouts, and the kernels of all instruction sets. */
 int ag_case_count(void);
 const char *ag_case_name(int i);
 const char *ag_case_kind(int i);
@@ -89,6 +89,11 @@ void ag_op_case_draw(ag_tensor *x, ag_domain domain, ag_random *random);
 
 /* Checks the operation with operands that are views, and what it may not do (layout_cases.c). */
 void ag_layout_case_run(const ag_op_case *op, uint64_t seed, ag_case_result *result);
+
+/* Fast kernels against slow ones (precision_cases.c). */
+int ag_precision_case_count(void);
+const char *ag_precision_case_name(int i);
+void ag_precision_case_run(int i, uint64_t seed, ag_case_result *result);
 
 /* Makes the result a failure that is no wrong entry; the first message stays. */
 void ag_case_complain(ag_case_result *result, const char *format, ...);

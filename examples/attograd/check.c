@@ -7,41 +7,51 @@
 #include <stdarg.h>
 #include <string.h>
 
-/* ---- All cases: the tables in first order, in second, and the operations in other layouts ---- */
+/* ---- All cases ---- */
 
-typedef enum part { FIRST, SECOND, LAYOUT } part;
+/* The tables of operations and layers in first order, in second, the operations in other
+ * layouts, and the kernels. */
+typedef enum part { FIRST, SECOND, LAYOUTS, KERNELS, PARTS } part;
 
-static const char *const part_suffix[] = { "", "/second", "/layouts" };
+static const char *const part_suffix[] = { "", "/second", "/layouts", "/kernels" };
 
-static int first_order_count(void)
+static int count_of(part p)
 {
-    return ag_op_case_count() + ag_layer_case_count();
+    return p == LAYOUTS   ? ag_op_case_count()
+           : p == KERNELS ? ag_precision_case_count()
+                          : ag_op_case_count() + ag_layer_case_count();
 }
 
 int ag_case_count(void)
 {
-    return 2 * first_order_count() + ag_op_case_count();
+    int count = 0;
+    for (int p = 0; p < PARTS; p++)
+        count += count_of((part)p);
+    return count;
 }
 
-static part part_of(int i)
+/* Case i as a place in a part. */
+static part part_of(int i, int *place)
 {
-    return (part)(i / first_order_count());
-}
-
-static int place_of(int i)
-{
-    return i % first_order_count();
+    int p = FIRST;
+    for (*place = i; p < KERNELS && *place >= count_of((part)p); p++)
+        *place -= count_of((part)p);
+    return (part)p;
 }
 
 const char *ag_case_name(int i)
 {
-    int place = place_of(i), ops = ag_op_case_count();
+    int place, ops = ag_op_case_count();
+    if (part_of(i, &place) == KERNELS)
+        return ag_precision_case_name(place);
     return place < ops ? ag_op_case_at(place)->name : ag_layer_case_at(place - ops)->name;
 }
 
 const char *ag_case_kind(int i)
 {
-    return place_of(i) < ag_op_case_count() ? "op" : "layer";
+    int place;
+    part p = part_of(i, &place);
+    return p == KERNELS || place < ag_op_case_count() ? "op" : "layer";
 }
 
 /* Of verdicts on the same case the most serious one counts. */
@@ -95,16 +105,19 @@ void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report)
 
 void ag_case_run(int i, ag_case_result *result)
 {
-    int place = place_of(i), ops = ag_op_case_count();
+    int place, ops = ag_op_case_count();
+    part p = part_of(i, &place);
     *result = (ag_case_result){ .name = ag_case_name(i),
                                 .kind = ag_case_kind(i),
                                 .verdict = AG_VERDICT_PASS };
-    if (part_of(i) == LAYOUT)
+    if (p == KERNELS)
+        ag_precision_case_run(place, 1, result);
+    else if (p == LAYOUTS)
         ag_layout_case_run(ag_op_case_at(place), 1, result);
     else if (place < ops)
-        ag_op_case_run(ag_op_case_at(place), part_of(i) == SECOND, result);
+        ag_op_case_run(ag_op_case_at(place), p == SECOND, result);
     else
-        ag_layer_case_run(ag_layer_case_at(place - ops), part_of(i) == SECOND, result);
+        ag_layer_case_run(ag_layer_case_at(place - ops), p == SECOND, result);
 }
 
 /* ---- The command ---- */
@@ -112,7 +125,8 @@ void ag_case_run(int i, ag_case_result *result)
 /* What a case is called: "softmax/first/second" checks softmax/first in second order. */
 static void full_name(int i, char *text, size_t size)
 {
-    snprintf(text, size, "%s%s", ag_case_name(i), part_suffix[part_of(i)]);
+    int place;
+    snprintf(text, size, "%s%s", ag_case_name(i), part_suffix[part_of(i, &place)]);
 }
 
 /* "softmax" asks for softmax, softmax/first, softmax/second and so on. */
@@ -127,7 +141,7 @@ static bool asked_for(const char *asked, int i)
 static int unknown_case(const char *asked)
 {
     fprintf(stderr, "attograd check: unknown case '%s'; the cases are: ", asked);
-    for (int i = 0; i < first_order_count(); i++)
+    for (int i = 0; i < ag_op_case_count() + ag_layer_case_count(); i++)
         fprintf(stderr, "%s%s", i ? ", " : "", ag_case_name(i));
     fputc('\n', stderr);
     return 2;
