@@ -18,12 +18,6 @@
 #include <math.h>
 
 /* Inputs: q, k, v, and lengths if they are given. */
-typedef struct attend_options {
-    int64_t heads;
-    double scale; /* 0: the default */
-    bool causal, lengths;
-} attend_options;
-
 enum { Q, K, V, LENGTHS };
 
 /* ---- What it is composed of ---- */
@@ -93,7 +87,7 @@ ag_var ag_mask_keys(ag_var scores, const ag_key_mask *mask, int64_t heads, doubl
 
 static double scale_of(const ag_node *node)
 {
-    const attend_options *options = ag_node_options(node);
+    const ag_attend_options *options = ag_node_options(node);
     const ag_tensor *q = ag_node_input_value(node, Q);
     int64_t d = q->dims[q->rank - 1] / options->heads;
     return options->scale != 0 || d == 0 ? options->scale : 1 / sqrt((double)d);
@@ -116,7 +110,7 @@ static bool same_leading_axes(const ag_tensor *a, const ag_tensor *b)
 
 static bool check_operands(const ag_node *node)
 {
-    const int64_t heads = ((const attend_options *)ag_node_options(node))->heads;
+    const int64_t heads = ((const ag_attend_options *)ag_node_options(node))->heads;
     const ag_tensor *q = ag_node_float_input(node, Q), *k = ag_node_input_value(node, K);
     const ag_tensor *v = ag_node_input_value(node, V);
     if (!q || !ag_node_same_dtype(node, Q, K) || !ag_node_same_dtype(node, Q, V))
@@ -169,7 +163,7 @@ static bool find_lengths(const ag_node *node, ag_tensor *dense, const int64_t **
 /* The operands as the kernels want them; room is for the lengths. */
 static bool make_call(const ag_node *node, ag_attention_call *call, ag_tensor *room)
 {
-    const attend_options *options = ag_node_options(node);
+    const ag_attend_options *options = ag_node_options(node);
     *call = (ag_attention_call){ .heads = options->heads,
                                  .scale = scale_of(node),
                                  .causal = options->causal,
@@ -203,7 +197,7 @@ static void attend_forward(ag_node *node)
 /* P [.., h, s, t] from q and k split into heads. */
 static ag_var weights_of(const ag_node *node, ag_var q, ag_var k)
 {
-    const attend_options *options = ag_node_options(node);
+    const ag_attend_options *options = ag_node_options(node);
     ag_key_mask mask = { .causal = options->causal, .lengths = ag_node_input(node, LENGTHS) };
     ag_var scores = ag_scale(ag_matmul(q, ag_transpose(k, -2, -1)), scale_of(node));
     return ag_softmax(ag_mask_keys(scores, &mask, options->heads, -INFINITY), -1);
@@ -211,7 +205,7 @@ static ag_var weights_of(const ag_node *node, ag_var q, ag_var k)
 
 static void attend_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 {
-    const int64_t heads = ((const attend_options *)ag_node_options(node))->heads;
+    const int64_t heads = ((const ag_attend_options *)ag_node_options(node))->heads;
     ag_var q = ag_split_heads(ag_node_input(node, Q), heads);
     ag_var k = ag_split_heads(ag_node_input(node, K), heads);
     ag_var v = ag_split_heads(ag_node_input(node, V), heads);
@@ -249,20 +243,19 @@ const ag_op ag_op_attend = { .name = "attend",
                              .forward = attend_forward,
                              .vjp = attend_vjp,
                              .vjp_fused = attend_vjp_fused,
-                             .options_size = sizeof(attend_options),
+                             .options_size = sizeof(ag_attend_options),
                              .constant_inputs = 1u << LENGTHS };
 
 ag_var ag_attend(ag_var q, ag_var k, ag_var v, const ag_attend_options *options)
 {
-    const ag_attend_options given = options ? *options : (ag_attend_options){ .heads = 1 };
-    attend_options own = { .heads = given.heads == 0 ? 1 : given.heads,
-                           .scale = given.scale,
-                           .causal = given.causal,
-                           .lengths = !ag_is_none(given.lengths) };
+    ag_attend_options own = options ? *options : (ag_attend_options){ .heads = 1 };
+    int n = ag_is_none(own.lengths) ? 3 : 4;
+    if (own.heads == 0)
+        own.heads = 1;
     if (own.heads < 1)
         ag_fail(q.context, AG_ERR_ARGUMENT, "attend: heads is %lld, but must be at least 1",
-                (long long)given.heads);
+                (long long)own.heads);
     if (!isfinite(own.scale))
-        ag_fail(q.context, AG_ERR_ARGUMENT, "attend: scale is %g, but must be finite", given.scale);
-    return ag_run(&ag_op_attend, (ag_var[]){ q, k, v, given.lengths }, own.lengths ? 4 : 3, &own);
+        ag_fail(q.context, AG_ERR_ARGUMENT, "attend: scale is %g, but must be finite", own.scale);
+    return ag_run(&ag_op_attend, (ag_var[]){ q, k, v, own.lengths }, n, &own);
 }

@@ -360,18 +360,19 @@ AG_API ag_var ag_mean_squared_error(ag_var x, ag_var target);
 /* One application of an operation: its inputs, its output, its options. */
 typedef struct ag_node ag_node;
 
-/* forward reads its inputs and makes its output. vjp, the backward rule, gets
- * dy, the gradient of the output, and sets dx[i], the gradient of input i, in
- * that input's shape, where ag_node_needs(node, i). It is written with the
- * operations above, so that it can be differentiated again. An operation
- * without vjp has no gradient. vjp_fused, if there is one, computes the same
- * with kernels and stands in where nothing is being recorded. On trouble call
- * ag_node_fail and return. */
+/* A backward rule gets dy, the gradient of the output, and sets dx[i], the gradient of
+ * input i, in that input's shape, where ag_node_needs(node, i). It is written with the
+ * operations above, so that it can be differentiated again. On trouble call ag_node_fail
+ * and return. */
+typedef void (*ag_rule)(const ag_node *node, ag_var dy, ag_var *dx);
+
+/* forward reads its inputs and makes its output; on trouble likewise. An operation
+ * without vjp has no gradient. vjp_fused, if there is one, computes the same as vjp with
+ * kernels and stands in where nothing is being recorded. */
 typedef struct ag_op {
     const char *name;
     void (*forward)(ag_node *node);
-    void (*vjp)(const ag_node *node, ag_var dy, ag_var *dx);
-    void (*vjp_fused)(const ag_node *node, ag_var dy, ag_var *dx);
+    ag_rule vjp, vjp_fused;
     size_t options_size;      /* bytes copied from what ag_apply is given */
     int n_inputs;             /* how many it takes; 0 for any number */
     unsigned constant_inputs; /* bit i: input i gets no gradient, though it may ask for one */
@@ -395,8 +396,14 @@ AG_API const ag_tensor *ag_node_input_value(const ag_node *node, int i);
 AG_API ag_var ag_node_output(const ag_node *node);
 AG_API const void *ag_node_options(const ag_node *node);
 
-/* In vjp: whether the gradient of input i is asked for. */
+AG_API const ag_op *ag_node_op(const ag_node *node);
+
+/* In a rule: whether the gradient of input i is asked for. */
 AG_API bool ag_node_needs(const ag_node *node, int i);
+
+/* In a rule: what has arrived at input i from the operations that ran after this one, in their
+ * sum; absent if nothing has. A rule need not care: its dx[i] is added to it. */
+AG_API ag_var ag_node_arrived(const ag_node *node, int i);
 
 /* In forward: a new output, its numbers not yet set; NULL on error. */
 AG_API ag_tensor *ag_node_new_output(ag_node *node, ag_dtype dtype, ag_shape shape);
@@ -418,6 +425,16 @@ AG_API void ag_note_branch(ag_context *context, int64_t decision);
 /* The library's own operations: a table that tests and tools walk. */
 AG_API int ag_op_count(void);
 AG_API const ag_op *ag_op_at(int i);
+AG_API const ag_op *ag_op_find(const char *name); /* NULL if there is none */
+
+/* In this context another rule takes the place of op's own, fused and recorded, from the next
+ * backward on; NULL puts op's own back. Thus a rule for softmax can be tried out with
+ * ag_try_rule(ctx, ag_op_find("softmax"), mine), and so can what a check says to a wrong one.
+ * The rule may call op->vjp and change what it gives. (The options of the library's operations
+ * are their own affair, except that those of scale, shift and pow are their number, a double,
+ * and those of attend and cross_entropy are of the types declared above.)
+ * AG_ERR_ARGUMENT: op is NULL or has no gradient. AG_ERR_STATE: called from inside of a rule. */
+AG_API bool ag_try_rule(ag_context *context, const ag_op *op, ag_rule rule);
 
 /* ---- 5  Gradient checks ------------------------------------------------ */
 

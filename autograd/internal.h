@@ -71,6 +71,7 @@ typedef struct ag_tape {
     int locked;              /* depth of users' functions that must not reset the tape .. */
     uint32_t locked_below;   /* .. nor name the nodes before this one */
     struct ag_walk *walk;    /* the backward that is under way, if there is one */
+    struct ag_tried *tried;  /* rules in place of operations' own; NULL without */
     bool watching;           /* a gradient check wants to know the branches taken .. */
     uint64_t branches;       /* .. all of them, as one number .. */
     bool seen_f32;           /* .. and whether anything was computed in f32 */
@@ -163,6 +164,15 @@ void ag_tape_rewind(ag_context *context, ag_tape_mark mark);
 
 /* The gradient's memory, to be written to; NULL where it is absent. */
 ag_tensor *ag_gradient_mutable(ag_var v);
+
+/* ---- Rules that are tried (try_rule.c) ---------------------------------- */
+
+/* The rule in place of op's own; NULL if that is to be used. */
+ag_rule ag_tried_rule_of(const ag_tape *tape, const ag_op *op);
+static inline ag_rule ag_tried_rule(const ag_tape *tape, const ag_op *op)
+{
+    return tape->tried ? ag_tried_rule_of(tape, op) : NULL;
+}
 
 /* ---- Helpers of the operations (helpers.c) ------------------------------ */
 

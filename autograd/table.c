@@ -3,6 +3,8 @@
  * them fails for one that has no check case. */
 #include "internal.h"
 
+#include <string.h>
+
 #define TABLE_ENTRY(name) &ag_op_##name,
 
 static const ag_op *const operations[] = { AG_OPERATIONS(TABLE_ENTRY) };
@@ -15,4 +17,12 @@ int ag_op_count(void)
 const ag_op *ag_op_at(int i)
 {
     return i >= 0 && i < ag_op_count() ? operations[i] : NULL;
+}
+
+const ag_op *ag_op_find(const char *name)
+{
+    for (int i = 0; name && i < ag_op_count(); i++)
+        if (!strcmp(operations[i]->name, name))
+            return operations[i];
+    return NULL;
 }

@@ -402,6 +402,11 @@ const void *ag_node_options(const ag_node *node)
     return node ? node->options : NULL;
 }
 
+const ag_op *ag_node_op(const ag_node *node)
+{
+    return node ? node->op : NULL;
+}
+
 bool ag_node_needs(const ag_node *node, int i)
 {
     if (!node || i < 0 || i >= node->n_inputs || ag_input_is_constant(node, i))
@@ -409,6 +414,22 @@ bool ag_node_needs(const ag_node *node, int i)
     const struct ag_walk *walk = node->self.context->tape->walk;
     const ag_node *input = node->inputs[i].node;
     return walk ? ag_walk_needs(walk, input) : input->requires_gradient;
+}
+
+ag_var ag_node_arrived(const ag_node *node, int i)
+{
+    const struct ag_walk *walk = node ? node->self.context->tape->walk : NULL;
+    if (!walk || i < 0 || i >= node->n_inputs)
+        return AG_NONE;
+    const ag_node *input = node->inputs[i].node;
+    const ag_slot *s = ag_walk_slot(walk, input);
+    ag_tensor sum;
+    if (!s || !s->full)
+        return AG_NONE;
+    if (walk->recording)
+        return s->variable->self;
+    ag_tensor_put_over(&sum, s->data, &input->value);
+    return ag_leaf(walk->context, &sum, false);
 }
 
 ag_tensor *ag_node_new_output(ag_node *node, ag_dtype dtype, ag_shape shape)

@@ -127,19 +127,32 @@ static bool values_unchanged(const ag_node *node)
     return node->base->version == node->made_at || refuse_changed(node, node, "made");
 }
 
+/* Whether the rule is a user's: the library's own keep to the rules. */
+static bool is_users_rule(const struct ag_walk *walk, const ag_node *node)
+{
+    return node->users_op || ag_tried_rule(walk->tape, node->op);
+}
+
+static ag_rule rule_of(const struct ag_walk *walk, const ag_node *node)
+{
+    ag_rule tried = ag_tried_rule(walk->tape, node->op);
+    bool fused = !walk->recording && node->op->vjp_fused && node->value.dtype != AG_C128;
+    return tried ? tried : fused ? node->op->vjp_fused : node->op->vjp;
+}
+
 /* Calls the rule; false with an error recorded. */
 static bool call_rule(struct ag_walk *walk, const ag_node *node, ag_var dy, ag_var *dx)
 {
-    bool fused = !walk->recording && node->op->vjp_fused && node->value.dtype != AG_C128;
+    bool users = is_users_rule(walk, node);
     if (!values_unchanged(node))
         return false;
     for (int i = 0; i < node->n_inputs; i++)
         dx[i] = AG_NONE;
     ag_tape_lock lock = { 0 };
-    if (node->users_op) /* the library's own rules keep to the rules */
+    if (users)
         lock = ag_tape_lock_now(walk->tape);
-    (fused ? node->op->vjp_fused : node->op->vjp)(node, dy, dx);
-    if (node->users_op)
+    rule_of(walk, node)(node, dy, dx);
+    if (users)
         ag_tape_unlock(walk->context, node->op->name, lock);
     return !walk->context->error;
 }
@@ -210,7 +223,7 @@ static bool forget(struct ag_walk *walk, const ag_node *node, uint32_t first)
         if (made->owns_data && !made->promised_to)
             ag_memory_recycle(walk->context, made->value.data, ag_tensor_bytes(&made->value));
     }
-    if (node->users_op) /* its rule may have kept handles: they get an old generation */
+    if (is_users_rule(walk, node)) /* may have kept handles: they get an old generation */
         ag_tape_truncate(tape, first);
     else
         tape->step.count = first;

@@ -81,6 +81,12 @@ void ag_case_run(int i, ag_case_result *result);
 void ag_layer_case_run(const ag_layer_case *layer, bool second, ag_case_result *result);
 void ag_op_case_run(const ag_op_case *op, bool second, ag_case_result *result);
 
+/* One of a case's checks, at one of several points. With a rule, that is tried instead of the
+ * right one of the operation that the case covers. */
+int ag_op_case_points(bool second);
+void ag_op_case_check(const ag_op_case *op, bool second, int point, ag_rule rule,
+                      ag_gradcheck_report *report);
+
 /* Whether something is wrong: a fail, or no verdict. */
 bool ag_case_failed(const ag_case_result *result);
 

@@ -1,6 +1,7 @@
 /* attograd check: the gradient check of every operation and every layer. */
 #include "cases.h"
 #include "commands.h"
+#include "mutants.h"
 #include "options.h"
 #include "report.h"
 
@@ -208,13 +209,16 @@ static void print_json(const ag_case_result *result, int i)
 
 int ag_cmd_check(int argc, char **argv)
 {
-    bool json = false;
+    bool json = false, mutants = false;
     const char *asked = NULL;
-    const ag_option options[] = { { "--json", AG_OPTION_FLAG, &json, 0, 0, NULL } };
-    int words =
-        ag_options_read(argc, argv, options, 1, &asked, 1, "attograd check [CASE] [--json]");
+    const ag_option options[] = { { "--json", AG_OPTION_FLAG, &json, 0, 0, NULL },
+                                  { "--mutants", AG_OPTION_FLAG, &mutants, 0, 0, NULL } };
+    int words = ag_options_read(argc, argv, options, 2, &asked, 1,
+                                "attograd check [CASE] [--json], or check --mutants [OP] [--json]");
     if (words < 0)
         return 2;
+    if (mutants)
+        return ag_mutants_check(asked, json);
     int count = 0, failed = 0;
     int64_t entries = 0, inconclusive = 0;
     double start = ag_report_now();

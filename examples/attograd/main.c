@@ -45,6 +45,8 @@ static int print_help(void)
     printf("usage:\n");
     for (int i = 0; i < COMMANDS; i++)
         printf("  attograd %-28s %s\n", commands[i].form, commands[i].what);
+    printf("  attograd %-28s %s\n", "check --mutants [OP] [--json]",
+           "whether these checks notice backward rules that are wrong");
     printf("\n"
            "options of train, each with a default that suits the task (with sgd, those of\n"
            "adding and regression are not tuned and often miss the target):\n"

@@ -11,6 +11,11 @@
         return result;                                                        \
     }
 
+static ag_var contiguous_times(ag_var x)
+{
+    return ag_mul(ag_contiguous(x), x);
+}
+
 F(add, ag_add(x[0], x[1]))
 F(sub, ag_sub(x[0], x[1]))
 F(mul, ag_mul(x[0], x[1]))
@@ -75,13 +80,13 @@ F(permute, ag_mul(ag_permute(x[0], (int[]){ 2, 0, 1 }, 3), x[1]))
 F(transpose, ag_mul(ag_transpose(x[0], 0, 1), x[1]))
 F(reshape, ag_mul(ag_reshape(ag_transpose(x[0], 0, 1), AG_SHAPE(3, -1)), x[1]))
 F(slice, ag_slice(x[0], 1, 1, AG_END, 2))
-F(unslice,
-  ag_concat((ag_var[]){ ag_slice(x[0], 0, 1, 2, 1), ag_slice(x[0], 0, 0, AG_END, 2) }, 2, 0))
+F(unslice, ag_square(ag_add(ag_slice(x[0], 0, 0, AG_END, 2), ag_slice(x[0], 0, 1, 3, 1))))
 F(flip, ag_mul(ag_flip(x[0], 1), x[0]))
 F(broadcast_to, ag_mul(ag_broadcast_to(x[0], AG_SHAPE(2, 3, 4)), x[1]))
 F(sum_to, ag_sum_to(x[0], AG_SHAPE(3, 1)))
 F(squeeze, ag_squeeze(ag_unsqueeze(x[0], 1), 1))
 F(contiguous, ag_contiguous(ag_transpose(x[0], 0, 1)))
+F(contiguous_again, contiguous_times(ag_transpose(x[0], 0, 1)))
 F(concat, ag_concat((ag_var[]){ x[0], x[1], x[0], x[2] }, 4, 1))
 F(stack, ag_stack((ag_var[]){ x[0], x[1] }, 2, 1))
 F(softmax, ag_softmax(x[0], -1))
@@ -177,8 +182,10 @@ static const ag_op_case cases[] = {
     { "mul/twice", "mul", f_twice, false, 1, { MATRIX(AG_ANY, 2, 3) } },
     { "div", "div", f_div, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_NONZERO, 3, 4) } },
     { "div/broadcast", "div", f_div, false, 2, { MATRIX(AG_ANY, 3, 1), CUBE(AG_NONZERO, 2, 1, 4) } },
-    { "maximum", "maximum", f_maximum, false, 2, { MATRIX(AG_SEPARATE, 3, 4), VECTOR(AG_POSITIVE, 1) } },
-    { "minimum", "minimum", f_minimum, false, 2, { VECTOR(AG_POSITIVE, 1), MATRIX(AG_SEPARATE, 3, 4) } },
+    { "maximum", "maximum", f_maximum, false, 2, { MATRIX(AG_SEPARATE, 3, 4), MATRIX(AG_SEPARATE, 3, 4) } },
+    { "maximum/broadcast", "maximum", f_maximum, false, 2, { MATRIX(AG_SEPARATE, 3, 4), VECTOR(AG_SEPARATE, 1) } },
+    { "minimum", "minimum", f_minimum, false, 2, { MATRIX(AG_SEPARATE, 3, 4), MATRIX(AG_SEPARATE, 3, 4) } },
+    { "minimum/broadcast", "minimum", f_minimum, false, 2, { VECTOR(AG_SEPARATE, 1), MATRIX(AG_SEPARATE, 3, 4) } },
     { "scale", "scale", f_scale, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "shift", "shift", f_shift, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "pow", "pow", f_pow, false, 1, { MATRIX(AG_POSITIVE, 3, 4) } },
@@ -225,6 +232,7 @@ static const ag_op_case cases[] = {
     { "cumsum", "cumsum", f_cumsum, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "cumsum/last", "cumsum", f_cumsum_last, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "matmul", "matmul", f_matmul, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 4, 5) } },
+    { "matmul/square", "matmul", f_matmul, false, 2, { MATRIX(AG_ANY, 3, 3), MATRIX(AG_ANY, 3, 3) } },
     { "matmul/rows", "matmul", f_matmul, false, 2, { CUBE(AG_ANY, 2, 3, 4), MATRIX(AG_ANY, 4, 5) } },
     { "matmul/batch", "matmul", f_matmul, false, 2, { CUBE(AG_ANY, 2, 3, 4), CUBE(AG_ANY, 2, 4, 5) } },
     { "matmul/broadcast", "matmul", f_matmul, false, 2, { CUBE(AG_ANY, 1, 3, 4), CUBE(AG_ANY, 2, 4, 3) } },
@@ -245,16 +253,19 @@ static const ag_op_case cases[] = {
     { "dot", "mul", f_dot, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
     { "outer", "mul", f_outer, false, 2, { VECTOR(AG_ANY, 3), VECTOR(AG_ANY, 4) } },
     { "permute", "permute", f_permute, false, 2, { CUBE(AG_ANY, 2, 3, 4), CUBE(AG_ANY, 4, 2, 3) } },
+    { "permute/cube", "permute", f_permute, false, 2, { CUBE(AG_ANY, 3, 3, 3), CUBE(AG_ANY, 3, 3, 3) } },
     { "transpose", "permute", f_transpose, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 4, 3) } },
     { "reshape", "reshape", f_reshape, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
     { "slice", "slice", f_slice, false, 1, { CUBE(AG_ANY, 2, 4, 3) } },
     { "unslice", "unslice", f_unslice, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "flip", "flip", f_flip, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "broadcast_to", "broadcast_to", f_broadcast_to, false, 2, { MATRIX(AG_ANY, 3, 1), CUBE(AG_ANY, 2, 3, 4) } },
+    { "broadcast_to/front", "broadcast_to", f_broadcast_to, false, 2, { MATRIX(AG_ANY, 3, 4), CUBE(AG_ANY, 2, 3, 4) } },
     { "sum_to", "sum_to", f_sum_to, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "squeeze", "reshape", f_squeeze, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "contiguous", "contiguous", f_contiguous, false, 1, { MATRIX(AG_ANY, 3, 4) } },
-    { "concat", "concat", f_concat, false, 3, { MATRIX(AG_ANY, 3, 2), MATRIX(AG_ANY, 3, 1), MATRIX(AG_ANY, 3, 3) } },
+    { "contiguous/again", "contiguous", f_contiguous_again, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "concat", "concat", f_concat, false, 3, { MATRIX(AG_ANY, 3, 2), MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 3) } },
     { "stack", "concat", f_stack, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
     { "gather_rows", "gather_rows", f_gather_rows, false, 1, { MATRIX(AG_ANY, 4, 3) } },
     { "gather_rows/add", "gather_rows", f_gather_rows_add, false, 2, { MATRIX(AG_ANY, 4, 3), VECTOR(AG_ANY, 3) } },
@@ -328,9 +339,38 @@ void ag_op_case_draw(ag_tensor *x, ag_domain domain, ag_random *random)
         draw(x, domain, 1.0, random);
 }
 
-static void check_point(const ag_op_case *op, bool second, int point, ag_case_result *result)
+/* AG_ANY's numbers are enlarged at each, and at the last one every input is used again. */
+static const double scales[] = { 1.0, 3.0, 8.0, 1.0 };
+enum { POINTS = sizeof scales / sizeof scales[0], AGAIN = POINTS - 1 };
+
+int ag_op_case_points(bool second)
 {
-    static const double scales[] = { 1.0, 3.0, 8.0 };
+    return second ? AGAIN : POINTS;
+}
+
+/* f of the inputs, which have more uses afterwards: the gradients are sums of contributions. */
+static ag_var used_again(ag_context *c, const ag_var *x, int n, void *user)
+{
+    const ag_op_case *op = user;
+    ag_var y = op->f(c, x, n, NULL), more = ag_scalar(c, 1.0);
+    for (int i = 0; i < n; i++)
+        more = ag_add(more, ag_mean(x[i], AG_ALL, 0));
+    return ag_mul(y, more);
+}
+
+static void check_no_gradient(const ag_op_case *op, ag_context *ctx, const ag_var *inputs,
+                              ag_gradcheck_report *report)
+{
+    ag_var y = op->f(ctx, inputs, op->n, NULL);
+    if (ag_is_valid(y) && !ag_requires_gradient(y))
+        report->verdict = AG_VERDICT_PASS;
+    else
+        snprintf(report->message, sizeof report->message, "the result asks for a gradient");
+}
+
+void ag_op_case_check(const ag_op_case *op, bool second, int point, ag_rule rule,
+                      ag_gradcheck_report *report)
+{
     ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
     ag_random random = ag_random_stream(1, op->name, (uint64_t)point);
     ag_var inputs[AG_CASE_INPUTS];
@@ -341,25 +381,26 @@ static void check_point(const ag_op_case *op, bool second, int point, ag_case_re
         if (x)
             draw(x, input->domain, scales[point], &random);
     }
-    ag_gradcheck_report report = { .verdict = AG_VERDICT_ERROR };
+    if (rule)
+        ag_try_rule(ctx, ag_op_find(op->covers), rule);
+    *report = (ag_gradcheck_report){ .verdict = AG_VERDICT_ERROR };
     ag_gradcheck_options options = { .seed = (uint64_t)point };
-    if (op->no_gradient) {
-        ag_var y = op->f(ctx, inputs, op->n, NULL);
-        if (ag_is_valid(y) && !ag_requires_gradient(y))
-            report.verdict = AG_VERDICT_PASS;
-        else
-            snprintf(report.message, sizeof report.message, "the result asks for a gradient");
-    } else if (second) {
-        ag_gradcheck_second(ctx, op->f, NULL, inputs, op->n, &options, &report);
-    } else {
-        ag_gradcheck(ctx, op->f, NULL, inputs, op->n, &options, &report);
-    }
-    ag_case_note(result, &report);
+    ag_op_case copy = *op; /* user is not constant */
+    if (op->no_gradient)
+        check_no_gradient(op, ctx, inputs, report);
+    else if (second)
+        ag_gradcheck_second(ctx, op->f, NULL, inputs, op->n, &options, report);
+    else
+        ag_gradcheck(ctx, point == AGAIN ? used_again : op->f, &copy, inputs, op->n, &options,
+                     report);
     ag_context_free(ctx);
 }
 
 void ag_op_case_run(const ag_op_case *op, bool second, ag_case_result *result)
 {
-    for (int point = 0; point < 3; point++)
-        check_point(op, second, point, result);
+    ag_gradcheck_report report;
+    for (int point = 0; point < ag_op_case_points(second); point++) {
+        ag_op_case_check(op, second, point, NULL, &report);
+        ag_case_note(result, &report);
+    }
 }
