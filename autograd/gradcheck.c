@@ -19,6 +19,7 @@
 #define BACKWARD_ROUNDINGS 32.0 /* units of eps times the terms that it is a sum of .. */
 #define ROUNDING_SAFETY 8.0     /* .. and its spread, as measured, times this .. */
 #define SINGLE_ROUNDINGS 4.0    /* .. or so many units of f32's eps */
+#define STEP_SAFETY 2.0         /* a complex step has rounding errors like the gradient's */
 #define JIGGLES 8
 
 /* ---- The gradients that are checked ---- */
@@ -67,12 +68,12 @@ static double *analytic_gradients(ag_check *check, unsigned flags)
 /* The rounding error of the gradient along a direction; scale: of what it is a sum. */
 static double rounding_along(const ag_check *check, const ag_direction *direction, double scale)
 {
-    double squares = 0.0;
+    double spread = 0.0;
     if (check->single)
         return SINGLE_ROUNDINGS * FLT_EPSILON * scale;
     for (int64_t k = direction->from; k < direction->to; k++)
-        squares += check->rounding[k] * check->rounding[k];
-    return ROUNDING_SAFETY * sqrt(squares) + BACKWARD_ROUNDINGS * DBL_EPSILON * scale;
+        spread = hypot(spread, check->rounding[k]);
+    return ROUNDING_SAFETY * spread + BACKWARD_ROUNDINGS * DBL_EPSILON * scale;
 }
 
 /* The numeric derivative as an interval: from the left and the right of a kink it has two ends. */
@@ -104,12 +105,25 @@ static bool is_narrow(const ag_check *check, const ag_measurement *m, const inte
     return numeric->bound <= check->options.resolution * fmax(scale, fabs(numeric->middle));
 }
 
-static ag_judgement judge(const ag_check *check, const ag_direction *direction,
-                          const ag_measurement *m, double analytic)
+/* The gradient along a direction. */
+static double along(const ag_check *check, const ag_direction *direction, const double *gradient)
 {
-    ag_judgement judgement = {
-        .verdict = AG_VERDICT_INCONCLUSIVE, .analytic = analytic, .numeric = NAN, .bound = INFINITY
-    };
+    double sum = 0.0;
+    for (int64_t k = direction->from; k < direction->to; k++)
+        sum += ag_direction_sign(check, direction, k) * gradient[k];
+    return sum;
+}
+
+static ag_judgement judge(const ag_check *check, const ag_direction *direction,
+                          const ag_measurement *m, const double *gradient)
+{
+    double analytic = along(check, direction, gradient);
+    ag_judgement judgement = { .verdict = AG_VERDICT_INCONCLUSIVE,
+                               .analytic = analytic,
+                               .numeric = NAN,
+                               .bound = INFINITY,
+                               .method = AG_GRADCHECK_DIFFERENCES,
+                               .step = NAN };
     if (!isfinite(analytic))
         judgement.verdict = AG_VERDICT_FAIL;
     if (!m->found)
@@ -118,23 +132,15 @@ static ag_judgement judge(const ag_check *check, const ag_direction *direction,
     double allowed = check->options.tolerance * fmax(fabs(analytic), fabs(numeric.middle));
     judgement.numeric = numeric.middle;
     judgement.bound = (numeric.high - numeric.low) / 2.0 + allowed;
+    judgement.narrow = is_narrow(check, m, &numeric, analytic);
     double gap = fabs(analytic - numeric.middle);
     if (m->kink && gap > judgement.bound && gap <= judgement.bound + 2.0 * m->bend)
         return judgement; /* several kinks at once, which may cancel in the derivatives of L */
     if (!(gap <= judgement.bound))
         judgement.verdict = AG_VERDICT_FAIL;
-    else if (is_narrow(check, m, &numeric, analytic))
+    else if (judgement.narrow)
         judgement.verdict = m->kink ? AG_VERDICT_KINK : AG_VERDICT_PASS;
     return judgement;
-}
-
-/* The gradient along a direction. */
-static double along(const ag_check *check, const ag_direction *direction, const double *gradient)
-{
-    double sum = 0.0;
-    for (int64_t k = direction->from; k < direction->to; k++)
-        sum += ag_direction_sign(check, direction, k) * gradient[k];
-    return sum;
 }
 
 /* How far the gradient at 0 is from what its neighbours at a spacing of h / 2 suggest,
@@ -166,34 +172,125 @@ static bool measure_roughness(ag_check *check, const ag_direction *direction, do
 static bool judge_direction(ag_check *check, const ag_direction *direction, const double *gradient,
                             ag_measurement *m, ag_judgement *judgement)
 {
-    double analytic = along(check, direction, gradient);
-    *judgement = judge(check, direction, m, analytic);
+    *judgement = judge(check, direction, m, gradient);
     if (judgement->verdict != AG_VERDICT_FAIL)
         return true;
     bool going = ag_check_measure(check, direction, true, m);
-    *judgement = judge(check, direction, m, analytic);
+    *judgement = judge(check, direction, m, gradient);
     if (!going || judgement->verdict != AG_VERDICT_FAIL || !m->found || m->kink)
         return going;
     double roughness;
     unsigned flags = gradient == check->usual ? 0 : AG_CREATE_GRAPH;
     going = measure_roughness(check, direction, m->at.step, flags, &roughness);
     m->at.error += roughness;
-    *judgement = judge(check, direction, m, analytic);
+    *judgement = judge(check, direction, m, gradient);
     return going;
+}
+
+/* ---- The complex step ---- */
+
+static double size_along(const ag_direction *direction, const double *gradient)
+{
+    double size = 0.0;
+    for (int64_t k = direction->from; k < direction->to; k++)
+        size = hypot(size, gradient[k]); /* no square, which could underflow */
+    return size;
+}
+
+static ag_judgement judge_step(const ag_check *check, const ag_direction *direction,
+                               const ag_complex_step *step, const double *gradient)
+{
+    double analytic = along(check, direction, gradient), size = size_along(direction, gradient);
+    double scale = fmax(step->scale, isfinite(size) ? size : 0.0),
+           gap = fabs(analytic - step->value);
+    ag_judgement judgement = { .verdict = AG_VERDICT_INCONCLUSIVE,
+                               .analytic = analytic,
+                               .numeric = step->value,
+                               .method = AG_GRADCHECK_COMPLEX,
+                               .step = step->value };
+    judgement.bound = STEP_SAFETY * rounding_along(check, direction, scale) + step->error +
+                      check->options.tolerance * fmax(fabs(analytic), fabs(step->value));
+    judgement.narrow = judgement.bound <= check->options.resolution * step->scale;
+    if (!(gap <= judgement.bound))
+        judgement.verdict = AG_VERDICT_FAIL;
+    else if (judgement.narrow || (step->scale == 0.0 && analytic == 0.0))
+        judgement.verdict = AG_VERDICT_PASS;
+    return judgement;
+}
+
+/* What differences (*judgement) and the complex step say together. The latter is much sharper, so
+ * it decides, unless the two contradict each other: then one of them saw something else than the
+ * function, a bump that steps could not resolve or a complex form that is not the function's. */
+static void judge_together(ag_judgement *judgement, const ag_judgement *step)
+{
+    double gap = fabs(judgement->numeric - step->numeric);
+    judgement->step = step->numeric;
+    if (isnan(judgement->numeric) || gap <= judgement->bound + step->bound) {
+        if (step->verdict != AG_VERDICT_INCONCLUSIVE)
+            *judgement = *step;
+    } else if (judgement->verdict != AG_VERDICT_FAIL ||
+               (step->verdict == AG_VERDICT_PASS && !judgement->narrow))
+        judgement->verdict = AG_VERDICT_INCONCLUSIVE;
+}
+
+/* Everything that is known of the derivative along a direction. */
+typedef struct evidence {
+    ag_measurement differences;
+    bool by_differences; /* they were taken */
+    ag_complex_step step;
+} evidence;
+
+/* A complex step says nothing at a kink, but differences do. */
+static bool gather_evidence(ag_check *check, const ag_direction *direction, evidence *e)
+{
+    bool kink = false;
+    *e = (evidence){ .by_differences = check->options.method != AG_GRADCHECK_COMPLEX };
+    if (!ag_check_step(check, direction, &e->step))
+        return false;
+    if (e->by_differences && !ag_check_measure(check, direction, false, &e->differences))
+        return false;
+    if (e->step.found && (!e->by_differences || !e->differences.found) &&
+        !ag_check_at_kink(check, direction, &kink))
+        return false;
+    e->step.found = e->step.found && !kink && !e->differences.kink;
+    if (e->by_differences || e->step.found)
+        return true;
+    e->by_differences = true;
+    return ag_check_measure(check, direction, false, &e->differences);
+}
+
+static bool judge_evidence(ag_check *check, const ag_direction *direction, const double *gradient,
+                           evidence *e, ag_judgement *judgement)
+{
+    ag_judgement step;
+    if (e->step.found) {
+        step = judge_step(check, direction, &e->step, gradient);
+        if (step.verdict == AG_VERDICT_FAIL && !ag_check_step_again(check, direction, &e->step))
+            return false;
+        step = judge_step(check, direction, &e->step, gradient);
+    }
+    if (e->by_differences &&
+        !judge_direction(check, direction, gradient, &e->differences, judgement))
+        return false;
+    if (e->step.found && e->by_differences)
+        judge_together(judgement, &step);
+    else if (e->step.found)
+        *judgement = step;
+    return true;
 }
 
 /* By both ways to the gradient; the recorded one is judged where it has other bits. */
 static bool check_direction(ag_check *check, const ag_direction *direction, ag_judgement *judgement)
 {
-    ag_measurement m;
-    if (!ag_check_measure(check, direction, false, &m) ||
-        !judge_direction(check, direction, check->usual, &m, judgement))
+    evidence e;
+    if (!gather_evidence(check, direction, &e) ||
+        !judge_evidence(check, direction, check->usual, &e, judgement))
         return false;
     if (judgement->verdict == AG_VERDICT_FAIL ||
         along(check, direction, check->recorded) == judgement->analytic)
         return true;
     ag_judgement recorded;
-    if (!judge_direction(check, direction, check->recorded, &m, &recorded))
+    if (!judge_evidence(check, direction, check->recorded, &e, &recorded))
         return false;
     recorded.recorded = true;
     if (recorded.verdict == AG_VERDICT_FAIL)
@@ -255,9 +352,54 @@ static void check_directions(ag_check *check)
     }
 }
 
-/* How much the gradient's entries scatter where the inputs differ in their last bits: where
- * backward subtracts numbers that are nearly equal, as in a saturated softmax, that
- * is more than a rounding or two. */
+/* The gradient where no or all inputs and results of operations differ in their last bits. NULL if
+ * the check has stopped. */
+static const double *watched_gradients(ag_check *check, unsigned flags, ag_random *jiggle,
+                                       uint64_t *branches)
+{
+    ag_branches_watch(check->context, true);
+    check->context->tape->jiggle = jiggle;
+    const double *gradient = analytic_gradients(check, flags);
+    *branches = check->context->tape->branches;
+    check->context->tape->jiggle = NULL;
+    return gradient;
+}
+
+/* How much the gradient's entries scatter where the inputs and everything computed from them differ
+ * in the last bits: where backward subtracts numbers that are nearly equal, as 1 - y^2 in a
+ * saturated tanh, that is more than a rounding or two. */
+static bool measure_spread(ag_check *check, unsigned flags, const double *gradient)
+{
+    uint64_t usual, branches;
+    int count = 0;
+    ag_tape_mark mark = ag_tape_mark_now(check->context);
+    double *spread = ag_check_numbers(check, check->entries);
+    if (!spread)
+        return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
+    for (int64_t k = 0; k < check->entries; k++)
+        spread[k] = 0.0;
+    bool going = watched_gradients(check, flags, NULL, &usual) != NULL;
+    for (int i = 0; i < JIGGLES && going; i++) {
+        ag_memory_mark memory = ag_memory_mark_step(check->context);
+        ag_random random = ag_random_stream(check->options.seed, "jiggle", (uint64_t)i);
+        ag_check_jiggle(check, (uint64_t)i);
+        const double *moved = watched_gradients(check, flags, &random, &branches);
+        bool same = branches == usual;
+        for (int64_t k = 0; moved && same && k < check->entries; k++)
+            spread[k] = hypot(spread[k], moved[k] - gradient[k]);
+        count += same;
+        going = moved != NULL;
+        ag_memory_rewind_step(check->context, memory);
+    }
+    ag_check_put_back(check);
+    for (int64_t k = 0; k < check->entries && count > 0; k++)
+        check->rounding[k] = fmax(check->rounding[k], spread[k] / sqrt(count));
+    ag_tape_rewind(check->context, mark);
+    return going;
+}
+
+/* The larger of what both ways to the gradient show: what a fused rule rounds inside of its kernel
+ * is seen where the same is composed of operations. */
 static bool measure_rounding(ag_check *check)
 {
     check->rounding = ag_check_numbers(check, check->entries);
@@ -265,24 +407,8 @@ static bool measure_rounding(ag_check *check)
         return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
     for (int64_t k = 0; k < check->entries; k++)
         check->rounding[k] = 0.0;
-    int count = 0;
-    bool going = true;
-    for (int i = 0; i < JIGGLES && going; i++) {
-        ag_memory_mark memory = ag_memory_mark_step(check->context);
-        ag_check_jiggle(check, (uint64_t)i);
-        ag_branches_watch(check->context, true);
-        const double *moved = analytic_gradients(check, 0);
-        bool same = check->context->tape->branches == check->branches;
-        for (int64_t k = 0; moved && same && k < check->entries; k++)
-            check->rounding[k] += (moved[k] - check->usual[k]) * (moved[k] - check->usual[k]);
-        count += same;
-        going = moved != NULL;
-        ag_memory_rewind_step(check->context, memory);
-    }
-    ag_check_put_back(check);
-    for (int64_t k = 0; k < check->entries; k++)
-        check->rounding[k] = count > 0 ? sqrt(check->rounding[k] / count) : 0.0;
-    return going;
+    return measure_spread(check, 0, check->usual) &&
+           measure_spread(check, AG_CREATE_GRAPH, check->recorded);
 }
 
 /* ---- The check ---- */
@@ -331,14 +457,19 @@ static bool count_entries(ag_check *check)
     return check->numeric && check->bounds && check->floors;
 }
 
+bool ag_check_begin(ag_check *check)
+{
+    return count_entries(check) && ag_check_settle(check);
+}
+
 static void run(ag_check *check)
 {
     ag_tape_mark mark = ag_tape_mark_now(check->context);
     ag_tape_lock lock = ag_tape_lock_now(check->context->tape);
-    bool ready = count_entries(check) && ag_check_settle(check) &&
-                 (check->usual = analytic_gradients(check, 0)) &&
+    bool ready = ag_check_begin(check) && (check->usual = analytic_gradients(check, 0)) &&
                  (check->recorded = analytic_gradients(check, AG_CREATE_GRAPH)) &&
-                 measure_rounding(check) && ag_check_measure_noise(check);
+                 measure_rounding(check) && ag_check_measure_noise(check) &&
+                 ag_check_settle_complex(check);
     if (ready && check->options.directions > 0)
         check_directions(check);
     else if (ready)
@@ -357,6 +488,9 @@ static bool check_options(ag_check *check)
     ag_gradcheck_options *options = &check->options;
     if (options->resolution == 0.0)
         options->resolution = DEFAULT_RESOLUTION;
+    if ((unsigned)options->method > AG_GRADCHECK_COMPLEX)
+        return ag_fail(check->context, AG_ERR_ARGUMENT, "gradcheck: an unknown method %d",
+                       (int)options->method);
     if (options->resolution > 0.0 && options->tolerance >= 0.0 && options->directions >= 0)
         return true;
     return ag_fail(
@@ -365,8 +499,29 @@ static bool check_options(ag_check *check)
         options->resolution, options->tolerance, options->directions);
 }
 
+/* The first node whose own rule fails; none if each is right by itself. */
+static void locate(ag_check *check)
+{
+    ag_node_fault fault;
+    ag_gradcheck_options options = { .seed = check->options.seed, .method = check->options.method };
+    if (ag_gradcheck_nodes(check->context, check->f, check->user, check->inputs, check->n, &options,
+                           &fault, 1) <= 0)
+        return;
+    check->report->node = fault.node;
+    memcpy(check->report->op, fault.op, sizeof fault.op);
+    if (check->report->directions)
+        memcpy(check->report->suspect, fault.report.suspect, sizeof fault.report.suspect);
+}
+
 bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
                   const ag_gradcheck_options *options, ag_gradcheck_report *report)
+{
+    return ag_check_function(context, f, user, inputs, n, options, report, true);
+}
+
+bool ag_check_function(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
+                       const ag_gradcheck_options *options, ag_gradcheck_report *report,
+                       bool follow)
 {
     ag_gradcheck_report unused;
     ag_check check = { .context = context, .f = f, .user = user, .inputs = inputs, .n = n };
@@ -379,6 +534,8 @@ bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *
         check.options = *options;
     if (check_options(&check) && ag_tape_of(context) && check_inputs(&check))
         run(&check);
+    if (follow && !context->error && check.report->verdict == AG_VERDICT_FAIL)
+        locate(&check);
     if (context->error)
         ag_check_stop(&check, AG_VERDICT_ERROR, "%s", context->message);
     ag_verdict verdict = check.report->verdict;

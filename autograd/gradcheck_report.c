@@ -66,7 +66,7 @@ static void log_entry(const ag_check *check, const ag_direction *direction, cons
     place_of(check, direction, &where);
     fprintf(file, "  ");
     print_place(&where, file);
-    fprintf(file, "%s: got %.10g, want %.10g +- %.2g\n", j->recorded ? " (recorded)" : "",
+    fprintf(file, "%s: got %.15g, want %.15g +- %.2g\n", j->recorded ? " (recorded)" : "",
             j->analytic, j->numeric, j->bound);
 }
 
@@ -88,6 +88,8 @@ void ag_check_blame(ag_check *check, const ag_direction *direction, const ag_jud
     report->ratio = j->analytic / j->numeric;
     report->bound = j->bound;
     report->recorded = j->recorded;
+    report->method = j->method;
+    report->complex_step = j->step;
 }
 
 void ag_check_note(ag_check *check, const ag_direction *direction, const ag_judgement *j)
@@ -225,12 +227,21 @@ void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file)
     if (report->entries > 0) {
         fprintf(file, "; worst: ");
         print_place(report, file);
-        fprintf(file, " got %.10g%s, want %.10g +- %.2g, ratio %.9g", report->analytic,
-                report->recorded ? " (recorded)" : "", report->numeric, report->bound,
-                report->ratio);
+        int digits = report->method == AG_GRADCHECK_COMPLEX ? 16 : 10;
+        fprintf(file, " got %.*g%s, want %.*g +- %.2g, ratio %.*g", digits, report->analytic,
+                report->recorded ? " (recorded)" : "", digits, report->numeric, report->bound,
+                digits - 1, report->ratio);
+        if (report->method == AG_GRADCHECK_COMPLEX)
+            fprintf(file, " by complex step");
+        else if (!isnan(report->complex_step))
+            fprintf(file, ", %.10g by complex step", report->complex_step);
     }
+    if (report->no_complex_form[0])
+        fprintf(file, "; without complex steps: %s has no complex form", report->no_complex_form);
     if (report->suspect[0])
         fprintf(file, "; looks like: %s", report->suspect);
+    if (report->op[0])
+        fprintf(file, "; wrong by itself: node %lld %s", (long long)report->node, report->op);
     if (report->floor > 0.0)
         fprintf(file, "; sees relative errors of %.1e", report->floor);
     fputc('\n', file);

@@ -136,7 +136,7 @@ static bool is_users_rule(const struct ag_walk *walk, const ag_node *node)
 static ag_rule rule_of(const struct ag_walk *walk, const ag_node *node)
 {
     ag_rule tried = ag_tried_rule(walk->tape, node->op);
-    bool fused = !walk->recording && node->op->vjp_fused;
+    bool fused = !walk->recording && node->op->vjp_fused && node->value.dtype != AG_C128;
     return tried ? tried : fused ? node->op->vjp_fused : node->op->vjp;
 }
 

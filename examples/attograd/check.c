@@ -5,43 +5,54 @@
 #include "options.h"
 #include "report.h"
 
+#include <stdarg.h>
 #include <string.h>
 
-/* ---- All cases: each of the tables in first order, then in second ---- */
+/* ---- All cases ---- */
 
-static int first_order_count(void)
+/* The tables of operations and layers in first order, in second, the operations in other
+ * layouts, and the kernels. */
+typedef enum part { FIRST, SECOND, LAYOUTS, KERNELS, PARTS } part;
+
+static const char *const part_suffix[] = { "", "/second", "/layouts", "/kernels" };
+
+static int count_of(part p)
 {
-    return ag_op_case_count() + ag_layer_case_count();
+    return p == LAYOUTS   ? ag_op_case_count()
+           : p == KERNELS ? ag_precision_case_count()
+                          : ag_op_case_count() + ag_layer_case_count();
 }
 
 int ag_case_count(void)
 {
-    return 2 * first_order_count();
+    int count = 0;
+    for (int p = 0; p < PARTS; p++)
+        count += count_of((part)p);
+    return count;
 }
 
-/* Case i as a place in the tables; *second says which order. */
-static int place_of(int i, bool *second)
+/* Case i as a place in a part. */
+static part part_of(int i, int *place)
 {
-    *second = i >= first_order_count();
-    return i % first_order_count();
+    int p = FIRST;
+    for (*place = i; p < KERNELS && *place >= count_of((part)p); p++)
+        *place -= count_of((part)p);
+    return (part)p;
 }
 
 const char *ag_case_name(int i)
 {
-    bool second;
-    int place = place_of(i, &second), ops = ag_op_case_count();
+    int place, ops = ag_op_case_count();
+    if (part_of(i, &place) == KERNELS)
+        return ag_precision_case_name(place);
     return place < ops ? ag_op_case_at(place)->name : ag_layer_case_at(place - ops)->name;
 }
 
 const char *ag_case_kind(int i)
 {
-    bool second;
-    return place_of(i, &second) < ag_op_case_count() ? "op" : "layer";
-}
-
-static bool is_second_order(int i)
-{
-    return i >= first_order_count();
+    int place;
+    part p = part_of(i, &place);
+    return p == KERNELS || place < ag_op_case_count() ? "op" : "layer";
 }
 
 /* Of verdicts on the same case the most serious one counts. */
@@ -57,6 +68,17 @@ static int seriousness(ag_verdict verdict)
 bool ag_case_failed(const ag_case_result *result)
 {
     return seriousness(result->verdict) > 2;
+}
+
+void ag_case_complain(ag_case_result *result, const char *format, ...)
+{
+    va_list arguments;
+    result->verdict = AG_VERDICT_FAIL;
+    if (result->message[0])
+        return;
+    va_start(arguments, format);
+    vsnprintf(result->message, sizeof result->message, format, arguments);
+    va_end(arguments);
 }
 
 void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report)
@@ -84,23 +106,28 @@ void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report)
 
 void ag_case_run(int i, ag_case_result *result)
 {
-    bool second;
-    int place = place_of(i, &second), ops = ag_op_case_count();
+    int place, ops = ag_op_case_count();
+    part p = part_of(i, &place);
     *result = (ag_case_result){ .name = ag_case_name(i),
                                 .kind = ag_case_kind(i),
                                 .verdict = AG_VERDICT_PASS };
-    if (place < ops)
-        ag_op_case_run(ag_op_case_at(place), second, result);
+    if (p == KERNELS)
+        ag_precision_case_run(place, 1, result);
+    else if (p == LAYOUTS)
+        ag_layout_case_run(ag_op_case_at(place), 1, result);
+    else if (place < ops)
+        ag_op_case_run(ag_op_case_at(place), p == SECOND, result);
     else
-        ag_layer_case_run(ag_layer_case_at(place - ops), second, result);
+        ag_layer_case_run(ag_layer_case_at(place - ops), p == SECOND, result);
 }
 
 /* ---- The command ---- */
 
 /* What a case is called: "softmax/first/second" checks softmax/first in second order. */
-static void full_name(const char *name, bool second, char *text, size_t size)
+static void full_name(int i, char *text, size_t size)
 {
-    snprintf(text, size, "%s%s", name, second ? "/second" : "");
+    int place;
+    snprintf(text, size, "%s%s", ag_case_name(i), part_suffix[part_of(i, &place)]);
 }
 
 /* "softmax" asks for softmax, softmax/first, softmax/second and so on. */
@@ -108,14 +135,14 @@ static bool asked_for(const char *asked, int i)
 {
     char name[64];
     size_t length = strlen(asked);
-    full_name(ag_case_name(i), is_second_order(i), name, sizeof name);
+    full_name(i, name, sizeof name);
     return !strncmp(asked, name, length) && (name[length] == '\0' || name[length] == '/');
 }
 
 static int unknown_case(const char *asked)
 {
     fprintf(stderr, "attograd check: unknown case '%s'; the cases are: ", asked);
-    for (int i = 0; i < first_order_count(); i++)
+    for (int i = 0; i < ag_op_case_count() + ag_layer_case_count(); i++)
         fprintf(stderr, "%s%s", i ? ", " : "", ag_case_name(i));
     fputc('\n', stderr);
     return 2;
@@ -131,10 +158,10 @@ static void print_head(void)
            "verdict", "kind", "case", "entr.", "incon", "floor", "worst");
 }
 
-static void print_text(const ag_case_result *result, bool second)
+static void print_text(const ag_case_result *result, int i)
 {
     char name[64];
-    full_name(result->name, second, name, sizeof name);
+    full_name(i, name, sizeof name);
     printf("%-12s  %-5s  %-38s %5lld",
            ag_case_failed(result) ? "FAIL" : ag_verdict_name(result->verdict), result->kind, name,
            (long long)result->entries);
@@ -159,10 +186,10 @@ static void print_json_string(const char *text)
     putchar('"');
 }
 
-static void print_json(const ag_case_result *result, bool second)
+static void print_json(const ag_case_result *result, int i)
 {
     char name[64];
-    full_name(result->name, second, name, sizeof name);
+    full_name(i, name, sizeof name);
     printf("{\"case\":");
     print_json_string(name);
     printf(",\"kind\":\"%s\",\"entries\":%lld,\"failures\":%lld,\"inconclusive\":%lld,"
@@ -202,7 +229,7 @@ int ag_cmd_check(int argc, char **argv)
             print_head();
         ag_case_result result;
         ag_case_run(i, &result);
-        (json ? print_json : print_text)(&result, is_second_order(i));
+        (json ? print_json : print_text)(&result, i);
         fflush(stdout);
         failed += ag_case_failed(&result);
         entries += result.entries;

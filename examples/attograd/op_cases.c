@@ -333,6 +333,12 @@ static void draw(ag_tensor *x, ag_domain domain, double scale, ag_random *random
     }
 }
 
+void ag_op_case_draw(ag_tensor *x, ag_domain domain, ag_random *random)
+{
+    if (x)
+        draw(x, domain, 1.0, random);
+}
+
 /* AG_ANY's numbers are enlarged at each, and at the last one every input is used again. */
 static const double scales[] = { 1.0, 3.0, 8.0, 1.0 };
 enum { POINTS = sizeof scales / sizeof scales[0], AGAIN = POINTS - 1 };
