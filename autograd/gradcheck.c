@@ -50,7 +50,7 @@ static double *analytic_gradients(ag_check *check, unsigned flags)
         if (!ag_requires_gradient(y))
             stop_unconnected(check);
         else
-            ag_grad_from(y, ag_check_cotangent(check->options.seed, y), check->inputs, check->n,
+            ag_grad_from(y, ag_gradcheck_cotangent(check->options.seed, y), check->inputs, check->n,
                          gradients, flags);
     }
     for (int i = 0; i < check->n && !context->error && !check->report->message[0]; i++)
@@ -117,6 +117,7 @@ static ag_judgement judge(const ag_check *check, const ag_direction *direction,
     interval numeric = interval_of(check, direction, m);
     double allowed = check->options.tolerance * fmax(fabs(analytic), fabs(numeric.middle));
     judgement.numeric = numeric.middle;
+    judgement.step = m->kink ? fmin(m->left.step, m->right.step) : m->at.step;
     judgement.bound = (numeric.high - numeric.low) / 2.0 + allowed;
     double gap = fabs(analytic - numeric.middle);
     if (m->kink && gap > judgement.bound && gap <= judgement.bound + 2.0 * m->bend)
@@ -204,7 +205,9 @@ static bool check_direction(ag_check *check, const ag_direction *direction, ag_j
 static void check_entries(ag_check *check)
 {
     ag_judgement judgement;
-    for (int64_t k = 0; k < check->entries; k++) {
+    int64_t from = check->only < 0 ? 0 : check->only;
+    int64_t to = check->only < 0 ? check->entries : check->only + 1;
+    for (int64_t k = from; k < to; k++) {
         ag_direction entry = { k, k + 1 };
         if (!check_direction(check, &entry, &judgement))
             return;
@@ -328,6 +331,10 @@ static bool count_entries(ag_check *check)
     check->numeric = ag_check_numbers(check, check->entries);
     check->bounds = ag_check_numbers(check, check->entries);
     check->floors = ag_check_numbers(check, most);
+    if (check->only >= check->entries)
+        return ag_fail(check->context, AG_ERR_ARGUMENT,
+                       "gradcheck: entry %lld is out of range: the inputs have %lld entries",
+                       (long long)check->only, (long long)check->entries);
     return check->numeric && check->bounds && check->floors;
 }
 
@@ -365,23 +372,40 @@ static bool check_options(ag_check *check)
         options->resolution, options->tolerance, options->directions);
 }
 
+static bool start(ag_check *check, const ag_gradcheck_options *options, ag_gradcheck_report *report)
+{
+    ag_gradcheck_report unused;
+    check->report = report ? report : &unused;
+    memset(check->report, 0, sizeof *check->report);
+    check->report->verdict = AG_VERDICT_ERROR;
+    if (!check->context)
+        return false;
+    if (options)
+        check->options = *options;
+    if (check->only >= 0)
+        check->options.directions = 0;
+    if (check_options(check) && ag_tape_of(check->context) && check_inputs(check))
+        run(check);
+    if (check->context->error)
+        ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
+    ag_verdict verdict = check->report->verdict;
+    check->report->passed = verdict == AG_VERDICT_PASS || verdict == AG_VERDICT_KINK;
+    return check->report->passed;
+}
+
 bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
                   const ag_gradcheck_options *options, ag_gradcheck_report *report)
 {
-    ag_gradcheck_report unused;
-    ag_check check = { .context = context, .f = f, .user = user, .inputs = inputs, .n = n };
-    check.report = report ? report : &unused;
-    memset(check.report, 0, sizeof *check.report);
-    check.report->verdict = AG_VERDICT_ERROR;
-    if (!context)
-        return false;
-    if (options)
-        check.options = *options;
-    if (check_options(&check) && ag_tape_of(context) && check_inputs(&check))
-        run(&check);
-    if (context->error)
-        ag_check_stop(&check, AG_VERDICT_ERROR, "%s", context->message);
-    ag_verdict verdict = check.report->verdict;
-    check.report->passed = verdict == AG_VERDICT_PASS || verdict == AG_VERDICT_KINK;
-    return check.report->passed;
+    ag_check check = { context, f, user, inputs, n, .only = -1 };
+    return start(&check, options, report);
+}
+
+bool ag_gradcheck_entry(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
+                        int64_t entry, const ag_gradcheck_options *options,
+                        ag_gradcheck_report *report)
+{
+    ag_check check = { context, f, user, inputs, n, .only = entry };
+    if (entry < 0)
+        ag_fail(context, AG_ERR_ARGUMENT, "gradcheck: entry %lld is below 0", (long long)entry);
+    return start(&check, options, report);
 }

@@ -13,6 +13,7 @@ typedef struct ag_check {
     void *user;
     const ag_var *inputs;
     int n;
+    int64_t only; /* the entry that is checked alone; -1: all of them */
     ag_gradcheck_options options;
     ag_gradcheck_report *report;
 
@@ -43,9 +44,6 @@ bool ag_check_stop(ag_check *check, ag_verdict verdict, const char *format, ...)
 double *ag_check_numbers(ag_check *check, int64_t count);
 
 /* ---- The function (gradcheck_function.c) -------------------------------- */
-
-/* c_i of a result like y: of size between 1/2 and 3/2 and either sign, so that none is lost. */
-ag_var ag_check_cotangent(uint64_t seed, ag_var y);
 
 /* Calls f where the inputs are now. False if there is no f64 result: the check has stopped. */
 bool ag_check_call(ag_check *check, ag_var *y);
@@ -95,7 +93,7 @@ double ag_check_movement(ag_check *check, double t);
 /* An entry or a direction, judged. */
 typedef struct ag_judgement {
     ag_verdict verdict;
-    double analytic, numeric, bound;
+    double analytic, numeric, bound, step;
     bool recorded;
 } ag_judgement;
 

@@ -13,8 +13,8 @@ static ag_var gradients_of(ag_context *context, const ag_var *inputs, int n, voi
     const gradient_function *g = user;
     ag_var *gradients = ag_memory_new(context, AG_STEP, (size_t)n * sizeof *gradients);
     ag_var y = gradients ? g->f(context, inputs, n, g->user) : AG_NONE;
-    if (!ag_is_valid(y) ||
-        !ag_grad_from(y, ag_check_cotangent(g->seed + 1, y), inputs, n, gradients, AG_CREATE_GRAPH))
+    if (!ag_is_valid(y) || !ag_grad_from(y, ag_gradcheck_cotangent(g->seed + 1, y), inputs, n,
+                                         gradients, AG_CREATE_GRAPH))
         return ag_poisoned(context);
     for (int i = 0; i < n; i++)
         gradients[i] = ag_reshape(gradients[i], AG_SHAPE(ag_shape_count(ag_shape_of(inputs[i]))));
