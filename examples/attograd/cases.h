@@ -7,6 +7,7 @@
 #include <attograd.h>
 
 #define AG_CASE_INPUTS 4
+#define AG_SETUP_INPUTS 32
 
 /* Where the numbers of an input come from. Difference quotients cannot be
  * taken across a kink, so operations that have one get numbers away from it. */
@@ -64,6 +65,15 @@ typedef struct ag_case_result {
     char message[512]; /* what went wrong, or "" */
 } ag_case_result;
 
+/* A case in a context of its own, its numbers drawn: what is called and what with. */
+typedef struct ag_case_setup {
+    ag_context *context;
+    ag_function f;
+    void *user; /* freed by ag_case_close, if there is one */
+    int n;
+    ag_var inputs[AG_SETUP_INPUTS];
+} ag_case_setup;
+
 /* The tables (op_cases.c, layer_cases.c). */
 int ag_op_case_count(void);
 const ag_op_case *ag_op_case_at(int i);
@@ -74,11 +84,38 @@ const ag_layer_case *ag_layer_case_at(int i);
 int ag_case_count(void);
 const char *ag_case_name(int i);
 const char *ag_case_kind(int i);
-void ag_case_run(int i, ag_case_result *result);
+bool ag_case_is_second(int i);
+bool ag_case_has_gradient(int i);
 
-/* Builds the layer and its inputs, and checks it (layer_cases.c). */
-void ag_layer_case_run(const ag_layer_case *layer, bool second, ag_case_result *result);
-void ag_op_case_run(const ag_op_case *op, bool second, ag_case_result *result);
+/* The first ag_case_first_count() are those in first order. The place of a name among
+ * them, -1 if there is none; and all their names in one line. */
+int ag_case_first_count(void);
+int ag_case_find(const char *name);
+void ag_case_list(FILE *file);
+
+/* Checks case i; what is random depends on the seed. */
+void ag_case_run(int i, uint64_t seed, ag_case_result *result);
+
+/* A case made ready to be called in a dtype; of an operation, the first of its points. */
+void ag_case_open(int i, uint64_t seed, ag_dtype dtype, ag_case_setup *setup);
+void ag_case_close(ag_case_setup *setup);
+
+/* The operation's inputs at a point from 0 on, those of AG_ANY larger at each; the layer with
+ * its inputs and parameters. What is random depends on the seed. */
+enum { AG_CASE_POINTS = 3 };
+void ag_op_case_open(const ag_op_case *op, int point, uint64_t seed, ag_dtype dtype,
+                     ag_case_setup *setup);
+void ag_layer_case_open(const ag_layer_case *layer, uint64_t seed, ag_dtype dtype,
+                        ag_case_setup *setup);
+
+/* Checks the operation at all points, the layer at its one. */
+void ag_op_case_run(const ag_op_case *op, bool second, uint64_t seed, ag_case_result *result);
+void ag_layer_case_run(const ag_layer_case *layer, bool second, uint64_t seed,
+                       ag_case_result *result);
+
+/* The check of what was set up, added to a result; options may be NULL. */
+void ag_case_check(ag_case_setup *setup, bool second, const ag_gradcheck_options *options,
+                   ag_case_result *result);
 
 /* Whether something is wrong: a fail, or no verdict. */
 bool ag_case_failed(const ag_case_result *result);

@@ -6,96 +6,6 @@
 
 #include <string.h>
 
-/* ---- All cases: each of the tables in first order, then in second ---- */
-
-static int first_order_count(void)
-{
-    return ag_op_case_count() + ag_layer_case_count();
-}
-
-int ag_case_count(void)
-{
-    return 2 * first_order_count();
-}
-
-/* Case i as a place in the tables; *second says which order. */
-static int place_of(int i, bool *second)
-{
-    *second = i >= first_order_count();
-    return i % first_order_count();
-}
-
-const char *ag_case_name(int i)
-{
-    bool second;
-    int place = place_of(i, &second), ops = ag_op_case_count();
-    return place < ops ? ag_op_case_at(place)->name : ag_layer_case_at(place - ops)->name;
-}
-
-const char *ag_case_kind(int i)
-{
-    bool second;
-    return place_of(i, &second) < ag_op_case_count() ? "op" : "layer";
-}
-
-static bool is_second_order(int i)
-{
-    return i >= first_order_count();
-}
-
-/* Of verdicts on the same case the most serious one counts. */
-static int seriousness(ag_verdict verdict)
-{
-    return verdict == AG_VERDICT_PASS           ? 0
-           : verdict == AG_VERDICT_KINK         ? 1
-           : verdict == AG_VERDICT_INCONCLUSIVE ? 2
-           : verdict == AG_VERDICT_FAIL         ? 3
-                                                : 4;
-}
-
-bool ag_case_failed(const ag_case_result *result)
-{
-    return seriousness(result->verdict) > 2;
-}
-
-void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report)
-{
-    bool first = result->entries == 0;
-    result->entries += report->entries;
-    result->failures += report->failures;
-    result->inconclusive += report->inconclusive;
-    result->kinks += report->kinks;
-    result->floor = report->floor > result->floor ? report->floor : result->floor;
-    if (seriousness(report->verdict) > seriousness(result->verdict))
-        result->verdict = report->verdict;
-    if (report->message[0] && !result->message[0])
-        snprintf(result->message, sizeof result->message, "%s", report->message);
-    if (report->entries == 0 || (!first && !(report->worst > result->worst)))
-        return;
-    result->worst = report->worst;
-    int used = snprintf(result->at, sizeof result->at, "input %d%s%.40s [", report->input,
-                        report->name[0] ? " " : "", report->name);
-    for (int i = 0; i < report->rank; i++)
-        used += snprintf(result->at + used, sizeof result->at - (size_t)used, i ? ",%lld" : "%lld",
-                         (long long)report->index[i]);
-    snprintf(result->at + used, sizeof result->at - (size_t)used, "]");
-}
-
-void ag_case_run(int i, ag_case_result *result)
-{
-    bool second;
-    int place = place_of(i, &second), ops = ag_op_case_count();
-    *result = (ag_case_result){ .name = ag_case_name(i),
-                                .kind = ag_case_kind(i),
-                                .verdict = AG_VERDICT_PASS };
-    if (place < ops)
-        ag_op_case_run(ag_op_case_at(place), second, result);
-    else
-        ag_layer_case_run(ag_layer_case_at(place - ops), second, result);
-}
-
-/* ---- The command ---- */
-
 /* What a case is called: "softmax/first/second" checks softmax/first in second order. */
 static void full_name(const char *name, bool second, char *text, size_t size)
 {
@@ -107,16 +17,14 @@ static bool asked_for(const char *asked, int i)
 {
     char name[64];
     size_t length = strlen(asked);
-    full_name(ag_case_name(i), is_second_order(i), name, sizeof name);
+    full_name(ag_case_name(i), ag_case_is_second(i), name, sizeof name);
     return !strncmp(asked, name, length) && (name[length] == '\0' || name[length] == '/');
 }
 
 static int unknown_case(const char *asked)
 {
     fprintf(stderr, "attograd check: unknown case '%s'; the cases are: ", asked);
-    for (int i = 0; i < first_order_count(); i++)
-        fprintf(stderr, "%s%s", i ? ", " : "", ag_case_name(i));
-    fputc('\n', stderr);
+    ag_case_list(stderr);
     return 2;
 }
 
@@ -183,9 +91,13 @@ int ag_cmd_check(int argc, char **argv)
 {
     bool json = false;
     const char *asked = NULL;
-    const ag_option options[] = { { "--json", AG_OPTION_FLAG, &json, 0, 0, NULL } };
-    int words =
-        ag_options_read(argc, argv, options, 1, &asked, 1, "attograd check [CASE] [--json]");
+    ag_seed seed = { 1, false };
+    const ag_option options[] = {
+        { "--seed", AG_OPTION_SEED, &seed, 0, 0, NULL },
+        { "--json", AG_OPTION_FLAG, &json, 0, 0, NULL },
+    };
+    int words = ag_options_read(argc, argv, options, 2, &asked, 1,
+                                "attograd check [CASE] [--seed S] [--json]");
     if (words < 0)
         return 2;
     int count = 0, failed = 0;
@@ -197,8 +109,8 @@ int ag_cmd_check(int argc, char **argv)
         if (count++ == 0 && !json)
             print_head();
         ag_case_result result;
-        ag_case_run(i, &result);
-        (json ? print_json : print_text)(&result, is_second_order(i));
+        ag_case_run(i, seed.value, &result);
+        (json ? print_json : print_text)(&result, ag_case_is_second(i));
         fflush(stdout);
         failed += ag_case_failed(&result);
         entries += result.entries;

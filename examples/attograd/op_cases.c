@@ -322,38 +322,44 @@ static void draw(ag_tensor *x, ag_domain domain, double scale, ag_random *random
     }
 }
 
-static void check_point(const ag_op_case *op, bool second, int point, ag_case_result *result)
+void ag_op_case_open(const ag_op_case *op, int point, uint64_t seed, ag_dtype dtype,
+                     ag_case_setup *setup)
 {
-    static const double scales[] = { 1.0, 3.0, 8.0 };
-    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
-    ag_random random = ag_random_stream(1, op->name, (uint64_t)point);
-    ag_var inputs[AG_CASE_INPUTS];
+    static const double scales[AG_CASE_POINTS] = { 1.0, 3.0, 8.0 };
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = dtype });
+    ag_random random = ag_random_stream(seed, op->name, (uint64_t)point);
+    *setup = (ag_case_setup){ .context = ctx, .f = op->f, .n = op->n };
     for (int i = 0; i < op->n; i++) {
         const ag_case_input *input = &op->inputs[i];
-        inputs[i] = ag_require_gradient(ag_zeros(ctx, ag_shape_make(input->rank, input->dims)));
-        ag_tensor *x = ag_value_mutable(inputs[i]);
-        if (x)
-            draw(x, input->domain, scales[point], &random);
+        ag_var x = ag_require_gradient(ag_zeros(ctx, ag_shape_make(input->rank, input->dims)));
+        ag_tensor *value = ag_value_mutable(x);
+        if (value)
+            draw(value, input->domain, scales[point], &random);
+        setup->inputs[i] = x;
     }
-    ag_gradcheck_report report = { .verdict = AG_VERDICT_ERROR };
-    ag_gradcheck_options options = { .seed = (uint64_t)point };
-    if (op->no_gradient) {
-        ag_var y = op->f(ctx, inputs, op->n, NULL);
-        if (ag_is_valid(y) && !ag_requires_gradient(y))
-            report.verdict = AG_VERDICT_PASS;
-        else
-            snprintf(report.message, sizeof report.message, "the result asks for a gradient");
-    } else if (second) {
-        ag_gradcheck_second(ctx, op->f, NULL, inputs, op->n, &options, &report);
-    } else {
-        ag_gradcheck(ctx, op->f, NULL, inputs, op->n, &options, &report);
-    }
-    ag_case_note(result, &report);
-    ag_context_free(ctx);
 }
 
-void ag_op_case_run(const ag_op_case *op, bool second, ag_case_result *result)
+static void check_no_gradient(const ag_case_setup *setup, ag_case_result *result)
 {
-    for (int point = 0; point < 3; point++)
-        check_point(op, second, point, result);
+    ag_gradcheck_report report = { .verdict = AG_VERDICT_PASS };
+    ag_var y = setup->f(setup->context, setup->inputs, setup->n, NULL);
+    if (!ag_is_valid(y) || ag_requires_gradient(y)) {
+        report.verdict = AG_VERDICT_ERROR;
+        snprintf(report.message, sizeof report.message, "the result asks for a gradient");
+    }
+    ag_case_note(result, &report);
+}
+
+void ag_op_case_run(const ag_op_case *op, bool second, uint64_t seed, ag_case_result *result)
+{
+    for (int point = 0; point < AG_CASE_POINTS; point++) {
+        ag_case_setup setup;
+        ag_op_case_open(op, point, seed, AG_F64, &setup);
+        if (op->no_gradient)
+            check_no_gradient(&setup, result);
+        else
+            ag_case_check(&setup, second, &(ag_gradcheck_options){ .seed = seed + (uint64_t)point },
+                          result);
+        ag_case_close(&setup);
+    }
 }

@@ -33,7 +33,7 @@ static void expect_refused(const char *words, const char *redirect, int status, 
 Test(bad_input, unknown_words)
 {
     expect_refused("trian reverse", NULL, 2, "unknown command 'trian'",
-                   "tasks, train, explain, check, version, help");
+                   "tasks, train, explain, check, vcurve, version, help");
     expect_refused("train revers", NULL, 2, "unknown task 'revers'",
                    "reverse, lookup, nearest, adding, majority, regression, parity, sort");
     expect_refused("train ''", NULL, 2, "unknown task ''", "reverse, lookup");

@@ -119,7 +119,7 @@ Test(check, a_case_can_fail)
         .name = "wrong", .covers = "add", .f = nothing, .n = 1, .inputs = { { AG_ANY, 1, { 3 } } }
     };
     ag_case_result result = { .name = "wrong", .verdict = AG_VERDICT_PASS };
-    ag_op_case_run(&wrong, false, &result);
+    ag_op_case_run(&wrong, false, 1, &result);
     cr_expect(ag_case_failed(&result));
     cr_expect(strstr(result.message, "no result"), "%s", result.message);
 }
