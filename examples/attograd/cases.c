@@ -129,6 +129,11 @@ void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report)
         used += snprintf(result->at + used, sizeof result->at - (size_t)used, i ? ",%lld" : "%lld",
                          (long long)report->index[i]);
     snprintf(result->at + used, sizeof result->at - (size_t)used, "]");
+    if (report->failures > 0)
+        snprintf(result->detail, sizeof result->detail,
+                 "got %.10g%s, want %.10g +- %.2g, ratio %.9g; looks like: %s", report->analytic,
+                 report->recorded ? " (recorded)" : "", report->numeric, report->bound,
+                 report->ratio, report->suspect);
 }
 
 void ag_case_check(ag_case_setup *setup, bool second, const ag_gradcheck_options *options,

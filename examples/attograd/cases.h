@@ -62,7 +62,8 @@ typedef struct ag_case_result {
     double floor;      /* of its checks: the largest median of relative errors that are seen */
     double worst;      /* the largest disagreement, in units of the bound there */
     char at[128];      /* where that is */
-    char message[512]; /* what went wrong, or "" */
+    char detail[192];  /* of a fail: what came from backward there, what it should be; or "" */
+    char message[512]; /* why there was nothing to compare, or "" */
 } ag_case_result;
 
 /* A case in a context of its own, its numbers drawn: what is called and what with. */

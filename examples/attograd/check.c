@@ -4,6 +4,7 @@
 #include "options.h"
 #include "report.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 /* What a case is called: "softmax/first/second" checks softmax/first in second order. */
@@ -30,28 +31,29 @@ static int unknown_case(const char *asked)
 
 static void print_head(void)
 {
-    printf("floor: the relative error of a gradient that is seen in half of the entries\n"
+    printf("floor: a gradient that is off by this part would be seen in half of the entries\n"
            "worst: the largest disagreement, in units of the bound there; above 1 fails\n"
-           "incon.: entries where the bound is too wide to say much, as where a function is "
-           "saturated\n\n"
-           "%-12s  %-5s  %-38s %5s %5s  %7s  %7s\n",
-           "verdict", "kind", "case", "entr.", "incon", "floor", "worst");
+           "inconcl.: entries whose bound is too wide to say much: saturated functions\n\n"
+           "%-12s %-35s %7s %8s %6s %6s\n",
+           "verdict", "case", "entries", "inconcl.", "floor", "worst");
 }
 
+/* Where it is worst matters if something is not as it should be. */
 static void print_text(const ag_case_result *result, bool second)
 {
     char name[64];
     full_name(result->name, second, name, sizeof name);
-    printf("%-12s  %-5s  %-38s %5lld",
-           ag_case_failed(result) ? "FAIL" : ag_verdict_name(result->verdict), result->kind, name,
-           (long long)result->entries);
+    printf("%-12s %-35s %7lld", ag_case_failed(result) ? "FAIL" : ag_verdict_name(result->verdict),
+           name, (long long)result->entries);
     if (result->message[0])
         printf("  %s\n", result->message);
     else if (result->entries == 0)
         printf("  has no gradient\n");
     else
-        printf(" %5lld  %7.0e  %7.0e at %s\n", (long long)result->inconclusive, result->floor,
-               result->worst, result->at);
+        printf(" %8lld %6.0e %6.0e\n", (long long)result->inconclusive, result->floor,
+               result->worst);
+    if (result->detail[0])
+        printf("  %s %s\n", result->at, result->detail);
 }
 
 /* Strings in JSON; a message may hold a quote. */
@@ -121,10 +123,13 @@ int ag_cmd_check(int argc, char **argv)
     double seconds = ag_report_now() - start;
     if (json)
         printf("{\"event\":\"done\",\"cases\":%d,\"passed\":%d,\"failed\":%d,\"entries\":%lld,"
-               "\"inconclusive\":%lld,\"seconds\":%.3f}\n",
-               count, count - failed, failed, (long long)entries, (long long)inconclusive, seconds);
+               "\"inconclusive\":%lld,\"seed\":%" PRIu64 ",\"seconds\":%.3f}\n",
+               count, count - failed, failed, (long long)entries, (long long)inconclusive,
+               seed.value, seconds);
     else
-        printf("%d cases: %d passed, %d failed; %lld entries, %lld of them inconclusive; %.2f s\n",
-               count, count - failed, failed, (long long)entries, (long long)inconclusive, seconds);
+        printf("%d cases: %d passed, %d failed; %lld entries, %lld inconclusive; seed %" PRIu64
+               "; %.2f s\n",
+               count, count - failed, failed, (long long)entries, (long long)inconclusive,
+               seed.value, seconds);
     return failed > 0;
 }

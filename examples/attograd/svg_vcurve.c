@@ -47,26 +47,27 @@ static void draw_band(FILE *file, double from, double to, const char *fill)
             from, TOP - STRIP, to - from, BOTTOM - TOP + STRIP, fill);
 }
 
-static void draw_band_name(FILE *file, double x, const char *anchor, const char *name)
+static void draw_band_name(FILE *file, double x, const char *anchor, const char *first,
+                           const char *second)
 {
     fprintf(file,
             "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" font-size=\"12\">%s</text>\n"
-            "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" font-size=\"12\">dominates</text>\n",
-            x, TOP - STRIP + 15, anchor, name, x, TOP - STRIP + 29, anchor);
+            "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" font-size=\"12\">%s</text>\n",
+            x, TOP - STRIP + 15, anchor, first, x, TOP - STRIP + 29, anchor, second);
 }
 
 static void draw_regions(FILE *file, const ag_vcurve *curve)
 {
     double border = curve->border > 0.0 ? place_x(curve->border) : RIGHT;
     draw_band(file, LEFT, border, "#eef3f9");
-    draw_band_name(file, (LEFT + border) / 2, "middle", "rounding");
+    draw_band_name(file, (LEFT + border) / 2, "middle", "rounding dominates", "(order 8 in f64)");
     if (border >= RIGHT)
         return;
     draw_band(file, border, RIGHT, "#fdf3e4");
     if (RIGHT - border > 76)
-        draw_band_name(file, (RIGHT + border) / 2, "middle", "truncation");
+        draw_band_name(file, (RIGHT + border) / 2, "middle", "truncation", "dominates");
     else
-        draw_band_name(file, RIGHT - 2, "end", "truncation");
+        draw_band_name(file, RIGHT - 2, "end", "truncation", "dominates");
 }
 
 static void draw_axes(FILE *file, const ag_vcurve *curve)
@@ -106,7 +107,7 @@ static void draw_axes(FILE *file, const ag_vcurve *curve)
 static void style_of(int dtype, int order, char style[96])
 {
     snprintf(style, 96, "stroke=\"%s\" %s", colours[order],
-             dtype ? "stroke-width=\"2\"" : "stroke-width=\"1.2\" stroke-opacity=\"0.5\"");
+             dtype ? "stroke-width=\"2\"" : "stroke-width=\"1.2\" stroke-opacity=\"0.6\"");
 }
 
 static void draw_curve(FILE *file, const ag_vcurve *curve, const double *quotients,
@@ -148,10 +149,14 @@ static void draw_choice(FILE *file, const ag_vcurve *curve)
     ag_svg_line(file, x - 7, y, x + 7, y, "stroke=\"" AG_SVG_INK "\" stroke-width=\"2.5\"");
     fprintf(file, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"" AG_SVG_INK "\"/>\n", x,
             place_y(ag_vcurve_error(curve, curve->numeric)));
+    bool room = RIGHT - x > 90;
+    double beside = room ? x + 8 : x - 8;
     fprintf(file,
-            "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\" font-size=\"12\">h = %.2g</text>\n"
-            "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\" font-size=\"12\">bound %.0e</text>\n",
-            x - 8, BOTTOM - 23, curve->step, x - 8, BOTTOM - 8, bound);
+            "<g font-size=\"12\" text-anchor=\"%s\" paint-order=\"stroke\" stroke=\"#ffffff\""
+            " stroke-width=\"4\">\n"
+            "<text x=\"%.1f\" y=\"%.1f\">h = %.2g</text>\n"
+            "<text x=\"%.1f\" y=\"%.1f\">bound %.0e</text>\n</g>\n",
+            room ? "start" : "end", beside, BOTTOM - 23, curve->step, beside, BOTTOM - 8, bound);
 }
 
 static void draw_legend(FILE *file, const ag_vcurve *curve)

@@ -34,11 +34,11 @@ static bool find_case(const char *name, int *place)
 static bool read_settings(int argc, char **argv, settings *s)
 {
     const char *name = "attention";
-    *s = (settings){ .entry = -1 };
+    *s = (settings){ .entry = AG_V_MOST_BENT };
     const ag_option options[] = {
         { "--out", AG_OPTION_TEXT, &s->out, 0, 0, NULL },
         { "--csv", AG_OPTION_TEXT, &s->csv, 0, 0, NULL },
-        { "--entry", AG_OPTION_INTEGER, &s->entry, 0, INT64_MAX, NULL },
+        { "--entry", AG_OPTION_INTEGER, &s->entry, INT64_MIN + 1, INT64_MAX, NULL },
     };
     return ag_options_read(argc, argv, options, 3, &name, 1, USAGE) >= 0 &&
            find_case(name, &s->place);

@@ -39,8 +39,10 @@ typedef struct ag_vcurve {
 /* The error of a quotient; NaN if the function was not finite there. */
 double ag_vcurve_error(const ag_vcurve *curve, double quotient);
 
-/* Measures case i at an entry (-1: the one whose second-order quotient is worst at h = 1/8). False
- * with a line on stderr, and the exit status in *status. */
+/* The entry whose quotient of order 2 is worst at h = 1/8. */
+#define AG_V_MOST_BENT INT64_MIN
+
+/* Measures case i at an entry. False with a line on stderr, and the exit status in *status. */
 bool ag_vcurve_measure(ag_vcurve *curve, int i, int64_t entry, int *status);
 
 /* For 80 columns: the curves, and every sixth step as numbers (vcurve_print.c). */

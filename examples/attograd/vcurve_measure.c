@@ -250,7 +250,18 @@ static double smooth_error(const ag_vcurve *curve, int step)
     return median(errors, n);
 }
 
-/* From the largest step down, as long as the error is far above what rounding explains. */
+/* Whether the error comes from bends: it is far above what rounding explains, that of the
+ * gradient included, and order 2 is off by something else. */
+static bool is_truncation(const ag_vcurve *curve, int step)
+{
+    const double *low = curve->quotients[F64][0], *high = curve->quotients[F64][AG_V_ORDERS - 1];
+    double error = smooth_error(curve, step), scale = curve->relative ? 1.0 : fabs(high[step]);
+    double rounding = fmax(4.0 * curve->rounding / curve->steps[step], 1e-14 * scale);
+    double unit = curve->relative ? fabs(curve->gradient) : 1.0;
+    return error > rounding && fabs(high[step] - low[step]) > 1e-3 * unit * error;
+}
+
+/* From the largest step down. */
 static void find_border(ag_vcurve *curve)
 {
     int last = -1;
@@ -258,7 +269,7 @@ static void find_border(ag_vcurve *curve)
     for (int i = 0; i < AG_V_STEPS; i++) {
         if (!isfinite(error_at(curve, i)))
             continue;
-        if (smooth_error(curve, i) <= 4.0 * curve->rounding / curve->steps[i])
+        if (!is_truncation(curve, i))
             break;
         last = i;
     }
@@ -271,7 +282,7 @@ static void find_border(ag_vcurve *curve)
 
 static bool measure(measurement *m, ag_vcurve *curve, int64_t entry)
 {
-    curve->entry = entry >= 0 ? entry : most_bent(m);
+    curve->entry = entry == AG_V_MOST_BENT ? most_bent(m) : entry;
     curve->gradient = m->gradient[curve->entry];
     curve->relative = curve->gradient != 0.0;
     choose_steps(curve);
@@ -291,7 +302,7 @@ bool ag_vcurve_measure(ag_vcurve *curve, int i, int64_t entry, int *status)
     bool good = set_up(&m, i);
     curve->entries = m.entries;
     *status = 1;
-    if (good && entry >= m.entries) {
+    if (good && entry != AG_V_MOST_BENT && (entry < 0 || entry >= m.entries)) {
         fprintf(stderr,
                 "attograd vcurve: --entry %" PRId64 " is out of range; valid: 0 to %" PRId64
                 ", the entries of the inputs of %s\n",

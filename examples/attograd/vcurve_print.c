@@ -24,14 +24,13 @@ static double bound_of(const ag_vcurve *curve)
 
 void ag_vcurve_print_summary(const ag_vcurve *curve)
 {
-    printf("%s: dL / d %s = %.10g by backward in f64 (entry %" PRId64 " of 0 to %" PRId64 ")\n",
-           curve->name, curve->place, curve->gradient, curve->entry, curve->entries - 1);
+    printf("%s: dL / d %s = %.10g (entry %" PRId64 " of 0 to %" PRId64 ")\n", curve->name,
+           curve->place, curve->gradient, curve->entry, curve->entries - 1);
+    printf("order 8 in f64: rounding: about %.0e / h", curve->rounding);
     if (curve->border > 0.0)
-        printf("order 8 in f64: truncation dominates above h = %.2g; below, rounding does: about "
-               "%.0e / h\n",
-               curve->border, curve->rounding);
+        printf("; above h = %.2g truncation dominates\n", curve->border);
     else
-        printf("order 8 in f64: rounding dominates everywhere: about %.0e / h\n", curve->rounding);
+        printf("; there is no truncation to be seen\n");
     if (curve->step > 0.0)
         printf("the checker: h = %.3g, %s %.1e, bound %.1e: %s\n", curve->step,
                kind_of_error(curve), ag_vcurve_error(curve, curve->numeric), bound_of(curve),
@@ -111,7 +110,10 @@ static void print_labels(void)
         snprintf(label, sizeof label, "1e%+03d", power);
         write_at(line, column_of(pow(10, power)) - 2, label);
     }
-    printf("         %.*s\n", COLUMNS + 6, line);
+    int length = COLUMNS + 6;
+    while (line[length - 1] == ' ')
+        length--;
+    printf("         %.*s\n", length, line);
 }
 
 /* "<---- rounding ---->|<-- truncation -->" */
@@ -127,6 +129,8 @@ static void print_regions(const ag_vcurve *curve)
         line[border] = '|';
     if (COLUMNS - border > 14)
         memcpy(line + (COLUMNS + border) / 2 - 6, " truncation ", 12);
+    else if (COLUMNS - border > 7)
+        memcpy(line + border + 1, "trunc.", 6);
     line[COLUMNS - 1] = '>';
     printf("         %.*s\n", COLUMNS, line);
 }
@@ -160,9 +164,10 @@ static void print_number(double error)
 
 static void print_table(const ag_vcurve *curve)
 {
-    printf("\n%7s", "");
+    printf("\n%7s %7s %31s\n%7s", "", ag_v_dtypes[0], ag_v_dtypes[1], "h");
     for (int d = 0; d < AG_V_DTYPES; d++)
-        printf("  %s: order", ag_v_dtypes[d]);
+        for (int order = 0; order < AG_V_ORDERS; order++)
+            printf(order == 0 ? " order %d" : " %7d", AG_V_ORDER(order));
     putchar('\n');
     for (int i = 0; i < AG_V_STEPS; i += TABLE_EVERY) {
         printf("%7.1e", curve->steps[i]);
@@ -175,7 +180,7 @@ static void print_table(const ag_vcurve *curve)
 
 void ag_vcurve_print(const ag_vcurve *curve)
 {
-    printf("\n%s of the quotients of order 2, 4, 6 and 8 in f64 against the step h%s;\n"
+    printf("\n%s of order 2, 4, 6 and 8 in f64, against the step h%s;\n"
            "+ is the checker's bound, above the step that it chose\n\n",
            kind_of_error(curve), curve->has_complex ? ", and of the complex step, c" : "");
     draw(curve, 1, 1, 18);
