@@ -496,6 +496,7 @@ typedef struct ag_gradcheck_report {
     int64_t index[AG_MAX_RANK];
     double analytic, numeric, ratio; /* ratio = analytic / numeric */
     double bound;                    /* the derivative is within this of numeric */
+    double step;                     /* of the differences that numeric comes from */
     bool recorded;                   /* that analytic value came with AG_CREATE_GRAPH */
     bool directions;                 /* entries counts directions; one that fails is cut in halves
                                         until an entry is found that fails, which is the worst then */
@@ -566,6 +567,16 @@ AG_API int ag_gradcheck_nodes(ag_context *context, ag_function f, void *user, co
 
 /* "node 17 softmax, input 0, [2,5]: got .., want .. +- .., ratio ..; looks like: .." */
 AG_API void ag_node_fault_print(const ag_node_fault *fault, FILE *file);
+
+/* The check of one entry alone, counted through all inputs from 0, which becomes the report's
+ * worst: with its derivative, the bound and the step that was chosen. AG_ERR_ARGUMENT if there
+ * is no such entry; directions in the options are not looked at. */
+AG_API bool ag_gradcheck_entry(ag_context *context, ag_function f, void *user, const ag_var *inputs,
+                               int n, int64_t entry, const ag_gradcheck_options *options,
+                               ag_gradcheck_report *report);
+
+/* The c that checks with this seed use for a result like y. */
+AG_API ag_var ag_gradcheck_cotangent(uint64_t seed, ag_var y);
 
 AG_API void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file);
 

@@ -151,6 +151,14 @@ bool ag_derivative_from(ag_line *line, ag_side side, bool like_zero, ag_derivati
     return !line->failed && choose(all, n, derivative);
 }
 
+/* Of two that contradict each other the one that looked closer is right. */
+static bool is_better(const ag_derivative *a, const ag_derivative *b)
+{
+    if (fabs(a->value - b->value) > a->error + b->error)
+        return a->step < b->step;
+    return a->error < b->error;
+}
+
 bool ag_derivative_at(ag_line *line, ag_derivative *derivative)
 {
     bool found = ag_derivative_from(line, AG_SIDE_BOTH, true, derivative);
@@ -159,7 +167,7 @@ bool ag_derivative_at(ag_line *line, ag_derivative *derivative)
     for (ag_side side = AG_SIDE_RIGHT; side <= AG_SIDE_LEFT && !line->failed; side++) {
         ag_derivative other;
         if (ag_derivative_from(line, side, true, &other) &&
-            (!found || other.error < derivative->error)) {
+            (!found || is_better(&other, derivative))) {
             *derivative = other;
             found = true;
         }
@@ -203,12 +211,22 @@ static bool measure_noise(ag_probe_function *evaluate, void *user, double smalle
     return true;
 }
 
+/* Where the function is so steep that the third-order term shows at one distance, it is gone at
+ * a 64th of it; rounding stays. */
 bool ag_measure_noise(ag_probe_function *evaluate, void *user, double unit, double *noise,
                       bool *failed)
 {
+    bool found = false;
     *failed = false;
-    for (int exponent = -22; exponent >= -46 && !*failed; exponent -= 6)
-        if (measure_noise(evaluate, user, ldexp(unit, exponent), noise, failed))
+    for (int exponent = -22; exponent >= -46 && !*failed; exponent -= 6) {
+        double closer;
+        if (!measure_noise(evaluate, user, ldexp(unit, exponent), &closer, failed))
+            continue;
+        bool settled = found && closer > *noise / 4.0;
+        *noise = settled ? fmax(*noise, closer) : closer;
+        found = true;
+        if (settled)
             return true;
-    return false;
+    }
+    return found && !*failed;
 }

@@ -51,7 +51,7 @@ static double *analytic_gradients(ag_check *check, unsigned flags)
         if (!ag_requires_gradient(y))
             stop_unconnected(check);
         else
-            ag_grad_from(y, ag_check_cotangent(check->options.seed, y), check->inputs, check->n,
+            ag_grad_from(y, ag_gradcheck_cotangent(check->options.seed, y), check->inputs, check->n,
                          gradients, flags);
     }
     for (int i = 0; i < check->n && !context->error && !check->report->message[0]; i++)
@@ -123,7 +123,7 @@ static ag_judgement judge(const ag_check *check, const ag_direction *direction,
                                .numeric = NAN,
                                .bound = INFINITY,
                                .method = AG_GRADCHECK_DIFFERENCES,
-                               .step = NAN };
+                               .complex_step = NAN };
     if (!isfinite(analytic))
         judgement.verdict = AG_VERDICT_FAIL;
     if (!m->found)
@@ -131,6 +131,7 @@ static ag_judgement judge(const ag_check *check, const ag_direction *direction,
     interval numeric = interval_of(check, direction, m);
     double allowed = check->options.tolerance * fmax(fabs(analytic), fabs(numeric.middle));
     judgement.numeric = numeric.middle;
+    judgement.step = m->kink ? fmin(m->left.step, m->right.step) : m->at.step;
     judgement.bound = (numeric.high - numeric.low) / 2.0 + allowed;
     judgement.narrow = is_narrow(check, m, &numeric, analytic);
     double gap = fabs(analytic - numeric.middle);
@@ -207,7 +208,7 @@ static ag_judgement judge_step(const ag_check *check, const ag_direction *direct
                                .analytic = analytic,
                                .numeric = step->value,
                                .method = AG_GRADCHECK_COMPLEX,
-                               .step = step->value };
+                               .complex_step = step->value };
     judgement.bound = STEP_SAFETY * rounding_along(check, direction, scale) + step->error +
                       check->options.tolerance * fmax(fabs(analytic), fabs(step->value));
     judgement.narrow = judgement.bound <= check->options.resolution * step->scale;
@@ -224,7 +225,7 @@ static ag_judgement judge_step(const ag_check *check, const ag_direction *direct
 static void judge_together(ag_judgement *judgement, const ag_judgement *step)
 {
     double gap = fabs(judgement->numeric - step->numeric);
-    judgement->step = step->numeric;
+    judgement->complex_step = step->numeric;
     if (isnan(judgement->numeric) || gap <= judgement->bound + step->bound) {
         if (step->verdict != AG_VERDICT_INCONCLUSIVE)
             *judgement = *step;
@@ -301,7 +302,9 @@ static bool check_direction(ag_check *check, const ag_direction *direction, ag_j
 static void check_entries(ag_check *check)
 {
     ag_judgement judgement;
-    for (int64_t k = 0; k < check->entries; k++) {
+    int64_t from = check->only < 0 ? 0 : check->only;
+    int64_t to = check->only < 0 ? check->entries : check->only + 1;
+    for (int64_t k = from; k < to; k++) {
         ag_direction entry = { k, k + 1 };
         if (!check_direction(check, &entry, &judgement))
             return;
@@ -454,6 +457,10 @@ static bool count_entries(ag_check *check)
     check->numeric = ag_check_numbers(check, check->entries);
     check->bounds = ag_check_numbers(check, check->entries);
     check->floors = ag_check_numbers(check, most);
+    if (check->only >= check->entries)
+        return ag_fail(check->context, AG_ERR_ARGUMENT,
+                       "gradcheck: entry %lld is out of range: the inputs have %lld entries",
+                       (long long)check->only, (long long)check->entries);
     return check->numeric && check->bounds && check->floors;
 }
 
@@ -513,6 +520,30 @@ static void locate(ag_check *check)
         memcpy(check->report->suspect, fault.report.suspect, sizeof fault.report.suspect);
 }
 
+static bool start(ag_check *check, const ag_gradcheck_options *options, ag_gradcheck_report *report,
+                  bool follow)
+{
+    ag_gradcheck_report unused;
+    check->report = report ? report : &unused;
+    memset(check->report, 0, sizeof *check->report);
+    check->report->verdict = AG_VERDICT_ERROR;
+    if (!check->context)
+        return false;
+    if (options)
+        check->options = *options;
+    if (check->only >= 0)
+        check->options.directions = 0;
+    if (check_options(check) && ag_tape_of(check->context) && check_inputs(check))
+        run(check);
+    if (follow && !check->context->error && check->report->verdict == AG_VERDICT_FAIL)
+        locate(check);
+    if (check->context->error)
+        ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
+    ag_verdict verdict = check->report->verdict;
+    check->report->passed = verdict == AG_VERDICT_PASS || verdict == AG_VERDICT_KINK;
+    return check->report->passed;
+}
+
 bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
                   const ag_gradcheck_options *options, ag_gradcheck_report *report)
 {
@@ -523,22 +554,16 @@ bool ag_check_function(ag_context *context, ag_function f, void *user, const ag_
                        const ag_gradcheck_options *options, ag_gradcheck_report *report,
                        bool follow)
 {
-    ag_gradcheck_report unused;
-    ag_check check = { .context = context, .f = f, .user = user, .inputs = inputs, .n = n };
-    check.report = report ? report : &unused;
-    memset(check.report, 0, sizeof *check.report);
-    check.report->verdict = AG_VERDICT_ERROR;
-    if (!context)
-        return false;
-    if (options)
-        check.options = *options;
-    if (check_options(&check) && ag_tape_of(context) && check_inputs(&check))
-        run(&check);
-    if (follow && !context->error && check.report->verdict == AG_VERDICT_FAIL)
-        locate(&check);
-    if (context->error)
-        ag_check_stop(&check, AG_VERDICT_ERROR, "%s", context->message);
-    ag_verdict verdict = check.report->verdict;
-    check.report->passed = verdict == AG_VERDICT_PASS || verdict == AG_VERDICT_KINK;
-    return check.report->passed;
+    ag_check check = { context, f, user, inputs, n, .only = -1 };
+    return start(&check, options, report, follow);
+}
+
+bool ag_gradcheck_entry(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
+                        int64_t entry, const ag_gradcheck_options *options,
+                        ag_gradcheck_report *report)
+{
+    ag_check check = { context, f, user, inputs, n, .only = entry };
+    if (entry < 0)
+        ag_fail(context, AG_ERR_ARGUMENT, "gradcheck: entry %lld is below 0", (long long)entry);
+    return start(&check, options, report, false);
 }

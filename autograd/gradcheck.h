@@ -13,6 +13,7 @@ typedef struct ag_check {
     void *user;
     const ag_var *inputs;
     int n;
+    int64_t only; /* the entry that is checked alone; -1: all of them */
     ag_gradcheck_options options;
     ag_gradcheck_report *report;
 
@@ -45,9 +46,6 @@ bool ag_check_stop(ag_check *check, ag_verdict verdict, const char *format, ...)
 double *ag_check_numbers(ag_check *check, int64_t count);
 
 /* ---- The function (gradcheck_function.c) -------------------------------- */
-
-/* c_i of a result like y: of size between 1/2 and 3/2 and either sign, so that none is lost. */
-ag_var ag_check_cotangent(uint64_t seed, ag_var y);
 
 /* Calls f where the inputs are now. False if there is no f64 result: the check has stopped. */
 bool ag_check_call(ag_check *check, ag_var *y);
@@ -139,8 +137,9 @@ int ag_check_nodes_from(ag_context *context, uint32_t from, const ag_gradcheck_o
 typedef struct ag_judgement {
     ag_verdict verdict;
     double analytic, numeric, bound;
+    double step;                /* of the differences that numeric comes from */
     ag_gradcheck_method method; /* that numeric comes from */
-    double step;                /* what the complex step says, NaN if it was not taken */
+    double complex_step;        /* what the complex step says, NaN if it was not taken */
     bool narrow;                /* bound is small against what numeric is a sum of */
     bool recorded;
 } ag_judgement;

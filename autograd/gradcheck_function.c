@@ -24,9 +24,12 @@ bool ag_check_stop(ag_check *check, ag_verdict verdict, const char *format, ...)
 
 /* ---- Calling it ---- */
 
-ag_var ag_check_cotangent(uint64_t seed, ag_var y)
+/* Of size between 1/2 and 3/2 and either sign, so that no entry of y is lost. */
+ag_var ag_gradcheck_cotangent(uint64_t seed, ag_var y)
 {
     ag_tensor *value;
+    if (!ag_node_require(y.context, "gradcheck_cotangent", y))
+        return ag_poisoned(y.context);
     ag_var cotangent = ag_empty_like(y, &value);
     ag_random random = ag_random_stream(seed, "gradcheck", 0);
     for (int64_t i = 0; value && i < ag_tensor_count(value); i++) {
@@ -117,7 +120,7 @@ static bool keep_result(ag_check *check)
     check->branches = check->context->tape->branches;
     check->single = check->context->tape->seen_f32;
     check->results = ag_tensor_count(ag_value(y));
-    ag_var cotangent = ag_check_cotangent(check->options.seed, y);
+    ag_var cotangent = ag_gradcheck_cotangent(check->options.seed, y);
     check->y = ag_check_numbers(check, check->results);
     check->cotangent = ag_check_numbers(check, check->results);
     if (!check->y || !check->cotangent || !ag_is_valid(cotangent))

@@ -25,8 +25,8 @@ static ag_var gradients_of(ag_context *context, const ag_var *inputs, int n, voi
     const gradient_function *g = user;
     ag_var *gradients = ag_memory_new(context, AG_STEP, (size_t)n * sizeof *gradients);
     ag_var y = gradients ? g->f(context, inputs, n, g->user) : AG_NONE;
-    if (!ag_is_valid(y) ||
-        !ag_grad_from(y, ag_check_cotangent(g->seed + 1, y), inputs, n, gradients, AG_CREATE_GRAPH))
+    if (!ag_is_valid(y) || !ag_grad_from(y, ag_gradcheck_cotangent(g->seed + 1, y), inputs, n,
+                                         gradients, AG_CREATE_GRAPH))
         return ag_poisoned(context);
     for (int i = 0; i < n; i++)
         gradients[i] = ag_reshape(gradients[i], AG_SHAPE(ag_shape_count(ag_shape_of(inputs[i]))));
@@ -51,7 +51,7 @@ static void draw_direction(const hessian *h, uint64_t seed, ag_var *direction)
     const ag_check *check = &h->check;
     for (int i = 0; i < check->n; i++)
         direction[i] =
-            ag_check_cotangent(seed * (uint64_t)check->n + (uint64_t)i, check->inputs[i]);
+            ag_gradcheck_cotangent(seed * (uint64_t)check->n + (uint64_t)i, check->inputs[i]);
 }
 
 /* v' (H u) = sum of v times the gradient of (gradient' u); *size is the sum of the terms' sizes. */
@@ -95,8 +95,8 @@ static double asymmetry(const hessian *h, uint64_t seed, uint64_t pair, double *
     ag_var y = check->f(check->context, check->inputs, check->n, check->user);
     double gap = NAN;
     *size = *hidden = 0.0;
-    if (ag_is_valid(y) && ag_grad_from(y, ag_check_cotangent(seed + 1, y), check->inputs, check->n,
-                                       h->gradients, AG_CREATE_GRAPH)) {
+    if (ag_is_valid(y) && ag_grad_from(y, ag_gradcheck_cotangent(seed + 1, y), check->inputs,
+                                       check->n, h->gradients, AG_CREATE_GRAPH)) {
         draw_direction(h, seed + 2 * pair, h->u);
         draw_direction(h, seed + 2 * pair + 1, h->v);
         gap = product(h, h->u, h->v, size) - product(h, h->v, h->u, size);

@@ -7,6 +7,7 @@
 #include <attograd.h>
 
 #define AG_CASE_INPUTS 4
+#define AG_SETUP_INPUTS 32
 
 /* Where the numbers of an input come from. Difference quotients cannot be
  * taken across a kink, so operations that have one get numbers away from it. */
@@ -61,8 +62,18 @@ typedef struct ag_case_result {
     double floor;      /* of its checks: the largest median of relative errors that are seen */
     double worst;      /* the largest disagreement, in units of the bound there */
     char at[128];      /* where that is */
-    char message[512]; /* what went wrong, or "" */
+    char detail[192];  /* of a fail: what came from backward there, what it should be; or "" */
+    char message[512]; /* why there was nothing to compare, or "" */
 } ag_case_result;
+
+/* A case in a context of its own, its numbers drawn: what is called and what with. */
+typedef struct ag_case_setup {
+    ag_context *context;
+    ag_function f;
+    void *user; /* freed by ag_case_close, if there is one */
+    int n;
+    ag_var inputs[AG_SETUP_INPUTS];
+} ag_case_setup;
 
 /* The tables (op_cases.c, layer_cases.c). */
 int ag_op_case_count(void);
@@ -75,16 +86,42 @@ const ag_layer_case *ag_layer_case_at(int i);
 int ag_case_count(void);
 const char *ag_case_name(int i);
 const char *ag_case_kind(int i);
-void ag_case_run(int i, ag_case_result *result);
+const char *ag_case_suffix(int i); /* "", "/second", "/layouts", "/kernels" */
+bool ag_case_has_gradient(int i);
 
-/* Builds the layer and its inputs, and checks it (layer_cases.c). */
-void ag_layer_case_run(const ag_layer_case *layer, bool second, ag_case_result *result);
-void ag_op_case_run(const ag_op_case *op, bool second, ag_case_result *result);
+/* The first ag_case_first_count() are those in first order. The place of a name among
+ * them, -1 if there is none; and all their names in one line. */
+int ag_case_first_count(void);
+int ag_case_find(const char *name);
+void ag_case_list(FILE *file);
+
+/* Checks case i; what is random depends on the seed. */
+void ag_case_run(int i, uint64_t seed, ag_case_result *result);
+
+/* A case made ready to be called in a dtype; of an operation, the first of its points. */
+void ag_case_open(int i, uint64_t seed, ag_dtype dtype, ag_case_setup *setup);
+void ag_case_close(ag_case_setup *setup);
+
+/* The operation's inputs at one of its points, those of AG_ANY larger at each; the layer with
+ * its inputs and parameters. What is random depends on the seed. */
+void ag_op_case_open(const ag_op_case *op, int point, uint64_t seed, ag_dtype dtype,
+                     ag_case_setup *setup);
+void ag_layer_case_open(const ag_layer_case *layer, uint64_t seed, ag_dtype dtype,
+                        ag_case_setup *setup);
+
+/* Checks the operation at all points, the layer at its one. */
+void ag_op_case_run(const ag_op_case *op, bool second, uint64_t seed, ag_case_result *result);
+void ag_layer_case_run(const ag_layer_case *layer, bool second, uint64_t seed,
+                       ag_case_result *result);
+
+/* The check of what was set up, added to a result; options may be NULL. */
+void ag_case_check(ag_case_setup *setup, bool second, const ag_gradcheck_options *options,
+                   ag_case_result *result);
 
 /* One of a case's checks, at one of several points. With a rule, that is tried instead of the
  * right one of the operation that the case covers. */
 int ag_op_case_points(bool second);
-void ag_op_case_check(const ag_op_case *op, bool second, int point, ag_rule rule,
+void ag_op_case_check(const ag_op_case *op, bool second, int point, uint64_t seed, ag_rule rule,
                       ag_gradcheck_report *report);
 
 /* Whether something is wrong: a fail, or no verdict. */

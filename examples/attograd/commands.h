@@ -8,5 +8,6 @@ int ag_cmd_tasks(int argc, char **argv);
 int ag_cmd_train(int argc, char **argv);
 int ag_cmd_explain(int argc, char **argv);
 int ag_cmd_check(int argc, char **argv);
+int ag_cmd_vcurve(int argc, char **argv);
 
 #endif

@@ -2,10 +2,9 @@
  * to the input, near initial values, after training, and with saturated scores. */
 #include "cases.h"
 
-#include <math.h>
-#include <string.h>
+#include <stdlib.h>
 
-enum { BATCH = 2, TOKENS = 4, SYMBOLS = 4, MAX_INPUTS = 32 };
+enum { BATCH = 2, TOKENS = 4, SYMBOLS = 4 };
 
 #define ATTENTION(...) .attention = { .d_in = 5, .d_k = 3, .d_v = 4, __VA_ARGS__ }
 #define FEED_FORWARD(...) .feed_forward = { .d = 3, .d_ff = 5, __VA_ARGS__ }
@@ -84,6 +83,7 @@ const ag_layer_case *ag_layer_case_at(int i)
 /* A layer that is being checked. */
 typedef struct subject {
     const ag_layer_case *layer;
+    uint64_t seed;
     ag_attention attention;
     ag_linear linear;
     ag_embedding embedding;
@@ -160,7 +160,7 @@ static void train_attention(ag_context *ctx, ag_params *params, subject *s)
 {
     ag_optimizer *adam = ag_adam_new(params, &(ag_adam_options){ .lr = 3e-2 });
     for (int step = 0; step < s->layer->trained; step++) {
-        ag_random random = ag_random_stream(1, "check.train", (uint64_t)step);
+        ag_random random = ag_random_stream(s->seed, "check.train", (uint64_t)step);
         double x[16][TOKENS][SYMBOLS + TOKENS] = { { { 0 } } };
         int64_t answer[16][TOKENS];
         for (int b = 0; b < 16; b++)
@@ -186,7 +186,7 @@ static void train(ag_context *ctx, ag_params *params, subject *s)
     }
     ag_optimizer *adam = ag_adam_new(params, &(ag_adam_options){ .lr = 3e-2 });
     for (int step = 0; step < s->layer->trained; step++) {
-        ag_random random = ag_random_stream(1, "check.train", 0);
+        ag_random random = ag_random_stream(s->seed, "check.train", 0);
         ag_var x = ag_normal(ctx, &random, AG_SHAPE(BATCH, TOKENS, size_of_x(s->layer)));
         ag_var y = forward(ctx, &x, 1, s);
         ag_backward(ag_mean_squared_error(y, ag_normal(ctx, &random, ag_shape_of(y))));
@@ -210,7 +210,7 @@ static int gather_inputs(ag_context *ctx, ag_params *params, const subject *s, a
     int n = 0;
     const ag_layer_case *layer = s->layer;
     const int64_t d = size_of_x(layer);
-    ag_random random = ag_random_stream(2, layer->name, 0);
+    ag_random random = ag_random_stream(s->seed, layer->name, 0);
     ag_var x = ag_normal(ctx, &random, AG_SHAPE(BATCH, TOKENS, d));
     if (d > 0)
         inputs[n++] = ag_set_name(ag_require_gradient(x), "x");
@@ -223,31 +223,39 @@ static int gather_inputs(ag_context *ctx, ag_params *params, const subject *s, a
             ag_normal(ctx, &random, AG_SHAPE(BATCH, layer->memory, s->attention.options.d_memory));
         inputs[n++] = ag_set_name(ag_require_gradient(memory), "memory");
     }
-    if (n + ag_params_count(params) > MAX_INPUTS)
-        ag_fail(ctx, AG_ERR_ARGUMENT, "check: room for %d inputs only", MAX_INPUTS);
-    for (int i = 0; i < ag_params_count(params) && n < MAX_INPUTS; i++)
+    if (n + ag_params_count(params) > AG_SETUP_INPUTS)
+        ag_fail(ctx, AG_ERR_ARGUMENT, "check: room for %d inputs only", AG_SETUP_INPUTS);
+    for (int i = 0; i < ag_params_count(params) && n < AG_SETUP_INPUTS; i++)
         inputs[n++] = ag_params_at(params, i);
     return n;
 }
 
-void ag_layer_case_run(const ag_layer_case *layer, bool second, ag_case_result *result)
+void ag_layer_case_open(const ag_layer_case *layer, uint64_t seed, ag_dtype dtype,
+                        ag_case_setup *setup)
 {
-    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64, .seed = 1 });
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = dtype, .seed = seed });
     ag_params *params = ag_params_new(ctx);
-    subject s = { .layer = layer };
-    init(&s, params);
+    subject *s = calloc(1, sizeof *s);
+    *setup = (ag_case_setup){ .context = ctx, .f = forward, .user = s };
+    if (!s) {
+        ag_fail(ctx, AG_ERR_MEMORY, "check: no memory for a layer");
+        return;
+    }
+    s->layer = layer;
+    s->seed = seed;
+    init(s, params);
     if (layer->trained)
-        train(ctx, params, &s);
+        train(ctx, params, s);
     if (layer->enlarge != 0.0)
         enlarge(params, layer->enlarge);
+    setup->n = gather_inputs(ctx, params, s, setup->inputs);
+}
 
-    ag_var inputs[MAX_INPUTS];
-    int n = gather_inputs(ctx, params, &s, inputs);
-    ag_gradcheck_report report;
-    if (second)
-        ag_gradcheck_second(ctx, forward, &s, inputs, n, NULL, &report);
-    else
-        ag_gradcheck(ctx, forward, &s, inputs, n, NULL, &report);
-    ag_case_note(result, &report);
-    ag_context_free(ctx);
+void ag_layer_case_run(const ag_layer_case *layer, bool second, uint64_t seed,
+                       ag_case_result *result)
+{
+    ag_case_setup setup;
+    ag_layer_case_open(layer, seed, AG_F64, &setup);
+    ag_case_check(&setup, second, &(ag_gradcheck_options){ .seed = seed }, result);
+    ag_case_close(&setup);
 }

@@ -33,8 +33,10 @@ static const struct {
       ag_cmd_train },
     { "explain", "explain [--seed S] [--json]", "one layer, forwards and backwards, in numbers",
       ag_cmd_explain },
-    { "check", "check [CASE] [--json]", "the gradient check of every operation and layer",
-      ag_cmd_check },
+    { "check", "check [CASE] [--seed S] [--json]",
+      "the gradient check of every operation and layer", ag_cmd_check },
+    { "vcurve", "vcurve [CASE] [options]", "a numeric derivative's error against its step",
+      ag_cmd_vcurve },
     { "version", "version", "the version, and the instruction set in use", version },
     { "help", "help", "this page", help },
 };
@@ -44,8 +46,8 @@ static int print_help(void)
 {
     printf("usage:\n");
     for (int i = 0; i < COMMANDS; i++)
-        printf("  attograd %-28s %s\n", commands[i].form, commands[i].what);
-    printf("  attograd %-28s %s\n", "check --mutants [OP] [--json]",
+        printf("  attograd %-32s %s\n", commands[i].form, commands[i].what);
+    printf("  attograd %-32s %s\n", "check --mutants [OP] [--json]",
            "whether these checks notice backward rules that are wrong");
     printf("\n"
            "options of train, each with a default that suits the task (with sgd, those of\n"
@@ -56,7 +58,12 @@ static int print_help(void)
            "  --out DIR     write train.jsonl, loss.svg, attention.svg, w_q.npy, w_k.npy, w_v.npy\n"
            "                (of a transformer: those of the block that attention.svg shows)\n"
            "  --json        one JSON object a line, and nothing else\n"
-           "  --expect      exit status 1 unless the result is what the task promises\n");
+           "  --expect      exit status 1 unless the result is what the task promises\n"
+           "\n"
+           "options of vcurve; CASE is one of check's, or attention:\n"
+           "  --entry K     of the inputs, counted through from 0; else the one that bends most\n"
+           "  --out FILE    a picture (SVG) instead of the text\n"
+           "  --csv FILE    every number\n");
     return 0;
 }
 

@@ -27,7 +27,7 @@ static bool check_cases(const ag_mutant *mutant, int point, bool second, outcome
         const ag_op_case *op = ag_op_case_at(i);
         if (strcmp(op->covers, mutant->op))
             continue;
-        ag_op_case_check(op, second, point, mutant->rule, &result->report);
+        ag_op_case_check(op, second, point, 1, mutant->rule, &result->report);
         result->checks++;
         if (!notices(&result->report))
             continue;

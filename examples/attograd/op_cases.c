@@ -2,6 +2,7 @@
 #include "cases.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 /* A function to check: its inputs are x[0], x[1], .. */
 #define F(name, result)                                                       \
@@ -358,49 +359,59 @@ static ag_var used_again(ag_context *c, const ag_var *x, int n, void *user)
     return ag_mul(y, more);
 }
 
-static void check_no_gradient(const ag_op_case *op, ag_context *ctx, const ag_var *inputs,
-                              ag_gradcheck_report *report)
+void ag_op_case_open(const ag_op_case *op, int point, uint64_t seed, ag_dtype dtype,
+                     ag_case_setup *setup)
 {
-    ag_var y = op->f(ctx, inputs, op->n, NULL);
-    if (ag_is_valid(y) && !ag_requires_gradient(y))
-        report->verdict = AG_VERDICT_PASS;
-    else
-        snprintf(report->message, sizeof report->message, "the result asks for a gradient");
-}
-
-void ag_op_case_check(const ag_op_case *op, bool second, int point, ag_rule rule,
-                      ag_gradcheck_report *report)
-{
-    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
-    ag_random random = ag_random_stream(1, op->name, (uint64_t)point);
-    ag_var inputs[AG_CASE_INPUTS];
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = dtype });
+    ag_random random = ag_random_stream(seed, op->name, (uint64_t)point);
+    *setup = (ag_case_setup){ .context = ctx, .f = op->f, .n = op->n };
     for (int i = 0; i < op->n; i++) {
         const ag_case_input *input = &op->inputs[i];
-        inputs[i] = ag_require_gradient(ag_zeros(ctx, ag_shape_make(input->rank, input->dims)));
-        ag_tensor *x = ag_value_mutable(inputs[i]);
-        if (x)
-            draw(x, input->domain, scales[point], &random);
+        ag_var x = ag_require_gradient(ag_zeros(ctx, ag_shape_make(input->rank, input->dims)));
+        ag_tensor *value = ag_value_mutable(x);
+        if (value)
+            draw(value, input->domain, scales[point], &random);
+        setup->inputs[i] = x;
     }
-    if (rule)
-        ag_try_rule(ctx, ag_op_find(op->covers), rule);
-    *report = (ag_gradcheck_report){ .verdict = AG_VERDICT_ERROR };
-    ag_gradcheck_options options = { .seed = (uint64_t)point };
-    ag_op_case copy = *op; /* user is not constant */
-    if (op->no_gradient)
-        check_no_gradient(op, ctx, inputs, report);
-    else if (second)
-        ag_gradcheck_second(ctx, op->f, NULL, inputs, op->n, &options, report);
-    else
-        ag_gradcheck(ctx, point == AGAIN ? used_again : op->f, &copy, inputs, op->n, &options,
-                     report);
-    ag_context_free(ctx);
+    ag_op_case *copy = point == AGAIN ? malloc(sizeof *copy) : NULL;
+    if (copy) {
+        *copy = *op;
+        setup->f = used_again;
+        setup->user = copy;
+    }
 }
 
-void ag_op_case_run(const ag_op_case *op, bool second, ag_case_result *result)
+static void check_no_gradient(const ag_case_setup *setup, ag_gradcheck_report *report)
+{
+    ag_var y = setup->f(setup->context, setup->inputs, setup->n, setup->user);
+    *report = (ag_gradcheck_report){ .verdict = AG_VERDICT_PASS };
+    if (ag_is_valid(y) && !ag_requires_gradient(y))
+        return;
+    report->verdict = AG_VERDICT_ERROR;
+    snprintf(report->message, sizeof report->message, "the result asks for a gradient");
+}
+
+void ag_op_case_check(const ag_op_case *op, bool second, int point, uint64_t seed, ag_rule rule,
+                      ag_gradcheck_report *report)
+{
+    ag_case_setup setup;
+    ag_gradcheck_options options = { .seed = seed + (uint64_t)point };
+    ag_op_case_open(op, op->no_gradient ? 0 : point, seed, AG_F64, &setup);
+    if (rule)
+        ag_try_rule(setup.context, ag_op_find(op->covers), rule);
+    if (op->no_gradient)
+        check_no_gradient(&setup, report);
+    else
+        (second ? ag_gradcheck_second : ag_gradcheck)(setup.context, setup.f, setup.user,
+                                                      setup.inputs, setup.n, &options, report);
+    ag_case_close(&setup);
+}
+
+void ag_op_case_run(const ag_op_case *op, bool second, uint64_t seed, ag_case_result *result)
 {
     ag_gradcheck_report report;
     for (int point = 0; point < ag_op_case_points(second); point++) {
-        ag_op_case_check(op, second, point, NULL, &report);
+        ag_op_case_check(op, second, point, seed, NULL, &report);
         ag_case_note(result, &report);
     }
 }

@@ -1,5 +1,6 @@
 /* Lines for people, lines for programs, and pictures. */
 #include "report.h"
+#include "files.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -78,32 +79,6 @@ static bool cannot_write(const char *path, int reason)
     return false;
 }
 
-/* The name under which a picture is written, until it is whole. */
-static bool path_beside(const ag_report *r, const char *name, char *path, size_t size)
-{
-    char beside[64];
-    snprintf(beside, sizeof beside, "%s.tmp-%ld", name, (long)getpid());
-    return ag_report_path(r, beside, path, size);
-}
-
-/* A file can take the name's place if a file can be made beside it, and if
- * the name is not that of a folder. */
-static bool can_be_written(const ag_report *r, const char *name)
-{
-    char path[PATH_SIZE], beside[PATH_SIZE];
-    struct stat found;
-    if (!ag_report_path(r, name, path, sizeof path) || !path_beside(r, name, beside, sizeof beside))
-        return false;
-    if (stat(path, &found) == 0 && S_ISDIR(found.st_mode))
-        return cannot_write(path, EISDIR);
-    FILE *file = fopen(beside, "wx");
-    if (!file)
-        return cannot_write(path, errno);
-    fclose(file);
-    unlink(beside);
-    return true;
-}
-
 /* The folder, and every file that will be in it. */
 static bool prepare_folder(ag_report *r)
 {
@@ -115,10 +90,11 @@ static bool prepare_folder(ag_report *r)
                 strerror(errno));
         return false;
     }
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (!can_be_written(r, names[i]))
-            return false;
     char path[PATH_SIZE];
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (!ag_report_path(r, names[i], path, sizeof path) ||
+            !ag_file_can_be_written("attograd train: --out", path))
+            return false;
     if (!ag_report_path(r, names[0], path, sizeof path))
         return false;
     r->log = fopen(path, "w");
@@ -335,56 +311,42 @@ bool ag_report_promise_kept(const ag_report *r)
 
 /* ---- Pictures ---- */
 
-typedef bool (*draw_picture)(const ag_report *r, const ag_heatmap *map, const char *name,
-                             FILE *file);
+typedef struct picture {
+    const ag_report *report;
+    const ag_heatmap *map;
+} picture;
 
-static bool draw_loss(const ag_report *r, const ag_heatmap *map, const char *name, FILE *file)
+static bool draw_loss(FILE *file, const void *what)
 {
+    const ag_report *r = ((const picture *)what)->report;
     const ag_promise *promise = ag_task_promise(r->settings->task, r->settings->positions);
-    char title[96];
-    (void)map;
-    snprintf(title, sizeof title, "%s: the loss", name);
-    ag_loss_picture picture = { .title = title,
-                                .training = &r->training,
-                                .fresh = &r->fresh,
-                                .evaluated = ag_task_evaluated(r->settings->task),
-                                .known_loss = promise->known_loss,
-                                .known = promise->known,
-                                .logarithmic = r->settings->task->target < 0.01 };
-    return ag_svg_loss(file, &picture);
+    char title[96], name[64];
+    snprintf(title, sizeof title, "%s: the loss", run_name(r, name, sizeof name));
+    ag_loss_picture loss = { .title = title,
+                             .training = &r->training,
+                             .fresh = &r->fresh,
+                             .evaluated = ag_task_evaluated(r->settings->task),
+                             .known_loss = promise->known_loss,
+                             .known = promise->known,
+                             .logarithmic = r->settings->task->target < 0.01 };
+    return ag_svg_loss(file, &loss);
 }
 
-static bool draw_attention(const ag_report *r, const ag_heatmap *map, const char *name, FILE *file)
+static bool draw_attention(FILE *file, const void *what)
 {
-    char title[96];
-    (void)r;
-    snprintf(title, sizeof title, "%s: who attends to whom", name);
-    return ag_svg_heatmap(file, map, title);
+    const picture *p = what;
+    char title[96], name[64];
+    snprintf(title, sizeof title, "%s: who attends to whom",
+             run_name(p->report, name, sizeof name));
+    return ag_svg_heatmap(file, p->map, title);
 }
 
-/* Writes beside the file's place and renames: there is the old picture or the
- * new one, never half of one. */
 static bool write_picture(const ag_report *r, const ag_heatmap *map, const char *name,
-                          draw_picture draw)
+                          ag_write_function *draw)
 {
-    char path[PATH_SIZE], beside[PATH_SIZE], title[64];
-    if (!ag_report_path(r, name, path, sizeof path) || !path_beside(r, name, beside, sizeof beside))
-        return false;
-    FILE *file = fopen(beside, "wx");
-    if (!file)
-        return cannot_write(path, errno);
-    errno = 0;
-    bool written = draw(r, map, run_name(r, title, sizeof title), file);
-    int reason = errno;
-    if (fclose(file) != 0 && written) {
-        written = false;
-        reason = errno;
-    }
-    if (written && rename(beside, path) == 0)
-        return true;
-    reason = written ? errno : reason;
-    unlink(beside);
-    return cannot_write(path, reason ? reason : EIO);
+    char path[PATH_SIZE];
+    return ag_report_path(r, name, path, sizeof path) &&
+           ag_file_write("attograd train: --out", path, draw, &(picture){ r, map });
 }
 
 bool ag_report_pictures(const ag_report *r, const ag_heatmap *map)

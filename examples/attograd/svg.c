@@ -1,14 +1,14 @@
-/* Scalable vector graphics, written as text. Both pictures bring their own
+/* Scalable vector graphics, written as text. All pictures bring their own
  * light background, so that they can be read on a dark page as well. */
 #include "svg.h"
 
 #include <math.h>
 
-#define INK "#1f2328"
-#define QUIET "#656d76"
-#define GRID "#e4e7eb"
+#define INK AG_SVG_INK
+#define QUIET AG_SVG_QUIET
+#define GRID AG_SVG_GRID
 
-static void begin(FILE *file, double width, double height, const char *title)
+void ag_svg_begin(FILE *file, double width, double height, const char *title)
 {
     fprintf(file,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%g\" height=\"%g\""
@@ -21,13 +21,13 @@ static void begin(FILE *file, double width, double height, const char *title)
             width, height, width, height, title, width / 2, title);
 }
 
-static bool end(FILE *file)
+bool ag_svg_end(FILE *file)
 {
     fputs("</svg>\n", file);
     return fflush(file) == 0 && !ferror(file);
 }
 
-static void line(FILE *file, double x1, double y1, double x2, double y2, const char *style)
+void ag_svg_line(FILE *file, double x1, double y1, double x2, double y2, const char *style)
 {
     fprintf(file, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" %s/>\n", x1, y1, x2, y2,
             style);
@@ -114,7 +114,7 @@ static axes axes_of(const ag_loss_picture *p)
 static void draw_tick_y(FILE *file, const axes *a, double y)
 {
     double at = place_y(a, y);
-    line(file, a->left, at, a->right, at, "stroke=\"" GRID "\"");
+    ag_svg_line(file, a->left, at, a->right, at, "stroke=\"" GRID "\"");
     fprintf(file, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\" fill=\"" QUIET "\">%g</text>\n",
             a->left - 9, at + 4.5, y);
 }
@@ -132,12 +132,12 @@ static void draw_axes(FILE *file, const axes *a)
     double step = fmax(nice_step(a->x_max, 6), 1);
     for (int i = 0; i * step <= a->x_max; i++) {
         double at = place_x(a, i * step);
-        line(file, at, a->bottom, at, a->bottom + 5, "stroke=\"" QUIET "\"");
+        ag_svg_line(file, at, a->bottom, at, a->bottom + 5, "stroke=\"" QUIET "\"");
         fprintf(file,
                 "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" fill=\"" QUIET "\">%g</text>\n",
                 at, a->bottom + 20, i * step);
     }
-    line(file, a->left, a->bottom, a->right, a->bottom, "stroke=\"" QUIET "\"");
+    ag_svg_line(file, a->left, a->bottom, a->right, a->bottom, "stroke=\"" QUIET "\"");
     fprintf(file, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">training step</text>\n",
             (a->left + a->right) / 2, a->bottom + 42);
     fprintf(file,
@@ -157,7 +157,7 @@ static void draw_curve(FILE *file, const axes *a, const ag_curve *curve, const c
 
 static void draw_legend_entry(FILE *file, double x, const char *style, const char *text)
 {
-    line(file, x, 51, x + 24, 51, style);
+    ag_svg_line(file, x, 51, x + 24, 51, style);
     fprintf(file, "<text x=\"%.1f\" y=\"55.5\">%s</text>\n", x + 31, text);
 }
 
@@ -167,7 +167,7 @@ bool ag_svg_loss(FILE *file, const ag_loss_picture *p)
     static const char fresh[] = "stroke=\"#0b4a9e\" stroke-width=\"2.5\"";
     static const char known[] = "stroke=\"#b35900\" stroke-width=\"1.5\" stroke-dasharray=\"6 4\"";
     axes a = axes_of(p);
-    begin(file, 720, 424, p->title);
+    ag_svg_begin(file, 720, 424, p->title);
     draw_axes(file, &a);
     draw_curve(file, &a, p->training, training);
     draw_curve(file, &a, p->fresh, fresh);
@@ -178,10 +178,10 @@ bool ag_svg_loss(FILE *file, const ag_loss_picture *p)
     draw_legend_entry(file, a.left + 130, fresh, p->evaluated);
     if (p->known_loss > 0) {
         double at = place_y(&a, p->known_loss);
-        line(file, a.left, at, a.right, at, known);
+        ag_svg_line(file, a.left, at, a.right, at, known);
         draw_legend_entry(file, a.left + 276, known, p->known);
     }
-    return end(file);
+    return ag_svg_end(file);
 }
 
 /* ---- The heat map ---- */
@@ -267,7 +267,7 @@ bool ag_svg_heatmap(FILE *file, const ag_heatmap *map, const char *title)
 {
     const double left = 92, top = 136, side = 440, cell = side / (double)map->tokens;
     const double height = cell * (double)(map->tokens - map->first_row);
-    begin(file, 640, top + height + 56, title);
+    ag_svg_begin(file, 640, top + height + 56, title);
     draw_cells(file, map, left, top, cell);
     fprintf(file,
             "<rect x=\"%g\" y=\"%g\" width=\"%g\" height=\"%g\" fill=\"none\" stroke=\"" QUIET
@@ -296,5 +296,5 @@ bool ag_svg_heatmap(FILE *file, const ag_heatmap *map, const char *title)
                 "the answer is read from the last row</text>\n",
                 left + side / 2, top + height + 26);
     }
-    return end(file);
+    return ag_svg_end(file);
 }

@@ -1,4 +1,5 @@
-/* Pictures of a training: its loss as a curve, its attention as a heat map. */
+/* Pictures of a training: its loss as a curve, its attention as a heat map; and what all
+ * pictures are made with. */
 #ifndef AG_EXAMPLES_SVG_H
 #define AG_EXAMPLES_SVG_H
 
@@ -24,6 +25,15 @@ typedef struct ag_loss_picture {
     const char *known;
     bool logarithmic;
 } ag_loss_picture;
+
+/* What every picture begins and ends with, and a line; style: further attributes. */
+void ag_svg_begin(FILE *file, double width, double height, const char *title);
+bool ag_svg_end(FILE *file);
+void ag_svg_line(FILE *file, double x1, double y1, double x2, double y2, const char *style);
+
+#define AG_SVG_INK "#1f2328"
+#define AG_SVG_QUIET "#656d76"
+#define AG_SVG_GRID "#e4e7eb"
 
 /* False if the file could not be written. */
 bool ag_svg_loss(FILE *file, const ag_loss_picture *picture);

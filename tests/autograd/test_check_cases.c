@@ -60,7 +60,7 @@ ParameterizedTestParameters(check_cases, passes)
 ParameterizedTest(int *i, check_cases, passes)
 {
     ag_case_result result;
-    ag_case_run(*i, &result);
+    ag_case_run(*i, 1, &result);
     cr_expect(!ag_case_failed(&result), "%s (%s): %s, worst %g at %s", result.name, result.kind,
               result.message, result.worst, result.at);
 }

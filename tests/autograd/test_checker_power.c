@@ -82,6 +82,10 @@ Test(checker_power, no_false_alarm)
     static const double enlarge[] = { 1.0, 3.0, 8.0, 17.0, 36.0 };
     for (int i = 0; i < 5; i++) {
         ag_gradcheck_report sum = check_attention(40, enlarge[i], (experiment){ 1.0, 1.0 });
+        printf(
+            "scores enlarged %4g times: %lld entries, %lld fail, %lld inconclusive, floor %.0e\n",
+            enlarge[i] * enlarge[i], (long long)sum.entries, (long long)sum.failures,
+            (long long)sum.inconclusive, sum.floor);
         cr_expect_eq(sum.entries, 40 * ENTRIES);
         cr_expect_eq(sum.failures, 0, "%lld at %g", (long long)sum.failures, enlarge[i]);
         cr_expect(enlarge[i] > 3.0 || sum.inconclusive < sum.entries / 100);
@@ -92,6 +96,8 @@ Test(checker_power, one_part_in_a_thousand_million_is_seen)
 {
     int64_t of_w_q = 20 * TOKENS * WIDTH;
     ag_gradcheck_report sum = check_attention(20, 1.0, (experiment){ 1.0 + 1e-9, 1.0 });
+    printf("off by a factor of 1 + 1e-9: %lld of %lld entries fail\n", (long long)sum.failures,
+           (long long)of_w_q);
     cr_expect(100 * sum.failures >= 99 * of_w_q, "%lld of %lld", (long long)sum.failures,
               (long long)of_w_q);
     cr_expect(sum.failures <= of_w_q, "and nothing else");
@@ -115,6 +121,8 @@ Test(checker_power, zero_and_negated_gradients_of_a_saturated_softmax)
     for (double scale = 1e-12; scale < 1e13; scale *= 1e12)
         for (double factor = 0.0; factor >= -1.0; factor -= 1.0) {
             ag_gradcheck_report sum = check_attention(3, 17.0, (experiment){ factor, scale });
+            printf("loss times %g, gradient by W_q times %2g: %lld of %d entries fail\n", scale,
+                   factor, (long long)sum.failures, 3 * TOKENS * WIDTH);
             cr_expect(sum.failures > 0, "factor %g at %g", factor, scale);
         }
 }
@@ -170,6 +178,9 @@ Test(checker_power, no_false_alarm_at_any_distance_from_a_kink)
 {
     for (int i = 0; i < DISTANCES; i++) {
         ag_gradcheck_report sum = check_kink(distances[i], false, 1.0);
+        printf("%5g from a kink: %lld entries, %lld fail, %lld inconclusive, %lld at the kink\n",
+               distances[i], (long long)sum.entries, (long long)sum.failures,
+               (long long)sum.inconclusive, (long long)sum.kinks);
         cr_expect_eq(sum.failures, 0, "%g", distances[i]);
         cr_expect(sum.inconclusive <= sum.entries / 100, "%g: %lld", distances[i],
                   (long long)sum.inconclusive);

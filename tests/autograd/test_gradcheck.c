@@ -383,3 +383,37 @@ Test(gradcheck, takes_no_inputs_for_a_mistake)
     ag_gradcheck_print(NULL, stdout);
     ag_context_free(ctx);
 }
+
+/* ---- One entry ---- */
+
+Test(gradcheck, one_entry)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_random random = ag_random_stream(3, "gradcheck", 0);
+    ag_var x = ag_set_name(ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(4, 4))), "x");
+    ag_gradcheck_report report;
+    experiment right = { &spoiled[0], 1.0 }, wrong = { &spoiled[7], 1.0 };
+    ag_gradcheck_options options = { .directions = 3 }; /* not looked at */
+    cr_expect(ag_gradcheck_entry(ctx, run_spoiled, &right, &x, 1, 9, &options, &report));
+    cr_expect(report.entries == 1 && report.input == 0 && !report.directions);
+    cr_expect(report.index[0] == 2 && report.index[1] == 1);
+    cr_expect(report.step > 0.0 && report.step < 1.0 && report.bound > 0.0);
+    cr_expect(fabs(report.analytic - report.numeric) <= report.bound);
+
+    ag_var y = run_spoiled(ctx, &x, 1, &right), g;
+    ag_grad_from(y, ag_gradcheck_cotangent(0, y), &x, 1, &g, 0);
+    cr_expect_eq(ag_tensor_at(ag_value(g), 9), report.analytic, "the same L");
+
+    cr_expect(!ag_gradcheck_entry(ctx, run_spoiled, &wrong, &x, 1, 9, NULL, &report));
+    cr_expect(report.verdict == AG_VERDICT_FAIL && report.failures == 1);
+    cr_expect(ag_gradcheck_entry(ctx, run_spoiled, &wrong, &x, 1, 8, NULL, &report));
+    for (int64_t entry = -1; entry <= 16; entry += 17) {
+        cr_expect(!ag_gradcheck_entry(ctx, run_spoiled, &right, &x, 1, entry, NULL, &report));
+        cr_expect(report.verdict == AG_VERDICT_ERROR && ag_status(ctx) == AG_ERR_ARGUMENT);
+        cr_expect(strstr(ag_error_message(ctx), entry < 0 ? "entry -1" : "entry 16"), "%s",
+                  ag_error_message(ctx));
+        ag_error_clear(ctx);
+    }
+    cr_expect(!ag_is_valid(ag_gradcheck_cotangent(0, AG_NONE)));
+    ag_context_free(ctx);
+}

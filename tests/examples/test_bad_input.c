@@ -33,7 +33,7 @@ static void expect_refused(const char *words, const char *redirect, int status, 
 Test(bad_input, unknown_words)
 {
     expect_refused("trian reverse", NULL, 2, "unknown command 'trian'",
-                   "tasks, train, explain, check, version, help");
+                   "tasks, train, explain, check, vcurve, version, help");
     expect_refused("train revers", NULL, 2, "unknown task 'revers'",
                    "reverse, lookup, nearest, adding, majority, regression, parity, sort");
     expect_refused("train ''", NULL, 2, "unknown task ''", "reverse, lookup");
@@ -86,6 +86,22 @@ Test(bad_input, values)
                    "softmax, sigmoid, relu, none");
     expect_refused("train reverse --dtype f16", NULL, 2, "--dtype", "f32, f64");
     expect_refused("train lookup --no-positions", NULL, 2, "no positions", "reverse, parity");
+}
+
+Test(bad_input, of_a_v_curve)
+{
+    expect_refused("vcurve sofmax", NULL, 2, "unknown case 'sofmax'", "softmax/masked");
+    expect_refused("vcurve argmax", NULL, 2, "argmax", "has no gradient");
+    expect_refused("vcurve tanh --entry 12", NULL, 2, "--entry 12", "valid: 0 to 11");
+    expect_refused("vcurve tanh --entry -1", NULL, 2, "--entry -1", "valid: 0 to 11");
+    expect_refused("vcurve tanh --entry x", NULL, 2, "--entry", "whole number, not 'x'");
+    expect_refused("vcurve tanh --out", NULL, 2, "--out", "needs a value");
+    expect_refused("vcurve tanh cos", NULL, 2, "one word too many: 'cos'", "[--entry K]");
+    expect_refused("vcurve tanh --out /dev/null/x.svg", NULL, 1, "--out: cannot write",
+                   "/dev/null/x.svg");
+    expect_refused("vcurve tanh --csv /tmp", NULL, 1, "--csv: cannot write /tmp", "directory");
+    expect_refused("vcurve tanh --out /dev/full", NULL, 1, "--out: cannot write", "space");
+    expect_refused("vcurve tanh", "> /dev/full", 1, "cannot write to standard output", "space");
 }
 
 Test(bad_input, a_folder_that_cannot_be_written_is_said_before_training)

@@ -64,7 +64,7 @@ Test(check, json_of_one_operation)
         } else {
             int read = sscanf(line,
                               "{\"event\":\"done\",\"cases\":%d,\"passed\":%d,\"failed\":%d,"
-                              "\"entries\":%d,\"inconclusive\":%d,\"seconds\":%lf}%n",
+                              "\"entries\":%d,\"inconclusive\":%d,\"seed\":1,\"seconds\":%lf}%n",
                               &counted, &passed, &failed, &entries, &inconclusive, &seconds, &used);
             cr_expect(read == 6 && entries > inconclusive && line[used] == '\0', "%s", line);
         }
@@ -85,6 +85,26 @@ Test(check, one_case_in_second_order)
     cr_expect(strstr(run.output, "{\"case\":\"softmax/first/second\","), "%s", run.output);
     cr_expect_eq(lines_in(run.output), 2);
     ag_test_run_free(&run);
+}
+
+/* The same seed gives the same lines, another seed other numbers; the default is 1. */
+Test(check, seed)
+{
+    ag_test_run one = ag_test_program("check attention/trained", "| head -7");
+    ag_test_run again = ag_test_program("check attention/trained --seed 1", "| head -7");
+    ag_test_run other =
+        ag_test_program("check attention/trained --seed 18446744073709551615", NULL);
+    cr_expect_str_eq(one.output, again.output);
+    cr_expect(strncmp(one.output, other.output, strlen(one.output)) != 0);
+    cr_expect_eq(other.status, 0);
+    cr_expect(strstr(other.output, "seed 18446744073709551615;"), "%s", other.output);
+    cr_expect_eq(lines_in(other.output), 8);
+    ag_test_run_free(&one);
+    ag_test_run_free(&again);
+    ag_test_run_free(&other);
+    ag_test_run bad = ag_test_program("check --seed -1", NULL);
+    cr_expect(bad.status == 2 && lines_in(bad.errors) == 1, "%s", bad.errors);
+    ag_test_run_free(&bad);
 }
 
 Test(check, operations_without_a_gradient)
@@ -122,7 +142,7 @@ Test(check, a_case_can_fail)
         .name = "wrong", .covers = "add", .f = nothing, .n = 1, .inputs = { { AG_ANY, 1, { 3 } } }
     };
     ag_case_result result = { .name = "wrong", .verdict = AG_VERDICT_PASS };
-    ag_op_case_run(&wrong, false, &result);
+    ag_op_case_run(&wrong, false, 1, &result);
     cr_expect(ag_case_failed(&result));
     cr_expect(strstr(result.message, "no result"), "%s", result.message);
 }
@@ -215,4 +235,36 @@ Test(check, kernels_of_all_instruction_sets)
     }
     cr_expect_str_eq(getenv("AG_ISA"), "generic", "the choice is put back");
     cr_expect_null(ag_precision_case_name(-1));
+}
+
+/* One that is wrong names the entry, both values and what the gradient looks like. */
+static void copy_forward(ag_node *node)
+{
+    ag_node_set_view(node, ag_node_input_value(node, 0));
+}
+
+static void negate_vjp(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    (void)node;
+    dx[0] = ag_neg(dy);
+}
+
+static ag_var negated(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    static const ag_op op = { .name = "negated", .forward = copy_forward, .vjp = negate_vjp };
+    (void)ctx, (void)user;
+    return ag_tanh(ag_apply(&op, x, n, NULL));
+}
+
+Test(check, a_case_that_fails_says_how)
+{
+    const ag_op_case wrong = {
+        .name = "wrong", .covers = "neg", .f = negated, .n = 1, .inputs = { { AG_ANY, 1, { 3 } } }
+    };
+    ag_case_result result = { .name = "wrong", .verdict = AG_VERDICT_PASS };
+    ag_op_case_run(&wrong, false, 1, &result);
+    cr_expect(ag_case_failed(&result) && result.verdict == AG_VERDICT_FAIL);
+    cr_expect(strstr(result.at, "input 0 ["), "%s", result.at);
+    cr_expect(strstr(result.detail, "ratio -1") && strstr(result.detail, "looks like: sign"), "%s",
+              result.detail);
 }

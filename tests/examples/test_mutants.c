@@ -59,7 +59,7 @@ Test(mutants, of_every_input_that_gets_a_gradient)
         for (int k = 0; k < ag_op_case_count(); k++)
             for (int second = 0; second < 2 && ag_op_at(i)->vjp; second++)
                 if (!strcmp(ag_op_case_at(k)->covers, name))
-                    ag_op_case_check(ag_op_case_at(k), second, 0, asking, &report);
+                    ag_op_case_check(ag_op_case_at(k), second, 0, 1, asking, &report);
         for (int k = 0; (mutant = ag_mutant_at(k)).op; k++)
             if (mutant.input >= 0 && !strcmp(mutant.op, name))
                 spoilt |= 1u << mutant.input;

@@ -1,0 +1,193 @@
+/* All cases: the tables of operations and layers in first order, in second, the operations in
+ * other layouts, and the kernels. */
+#include "cases.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum part { FIRST, SECOND, LAYOUTS, KERNELS } part;
+
+int ag_case_first_count(void)
+{
+    return ag_op_case_count() + ag_layer_case_count();
+}
+
+static int count_of(part p)
+{
+    return p == LAYOUTS   ? ag_op_case_count()
+           : p == KERNELS ? ag_precision_case_count()
+                          : ag_case_first_count();
+}
+
+int ag_case_count(void)
+{
+    int count = 0;
+    for (int p = FIRST; p <= KERNELS; p++)
+        count += count_of((part)p);
+    return count;
+}
+
+/* Case i as a place in a part. */
+static part part_of(int i, int *place)
+{
+    int p = FIRST;
+    for (*place = i; p < KERNELS && *place >= count_of((part)p); p++)
+        *place -= count_of((part)p);
+    return (part)p;
+}
+
+/* The operation's case at this place, or NULL: then it is the layer's. */
+static const ag_op_case *op_at(int place)
+{
+    return ag_op_case_at(place);
+}
+
+static const ag_layer_case *layer_at(int place)
+{
+    return ag_layer_case_at(place - ag_op_case_count());
+}
+
+const char *ag_case_name(int i)
+{
+    int place;
+    if (part_of(i, &place) == KERNELS)
+        return ag_precision_case_name(place);
+    return op_at(place) ? op_at(place)->name : layer_at(place)->name;
+}
+
+const char *ag_case_suffix(int i)
+{
+    static const char *const suffixes[] = { "", "/second", "/layouts", "/kernels" };
+    int place;
+    return suffixes[part_of(i, &place)];
+}
+
+const char *ag_case_kind(int i)
+{
+    int place;
+    return part_of(i, &place) == KERNELS || op_at(place) ? "op" : "layer";
+}
+
+bool ag_case_has_gradient(int i)
+{
+    int place;
+    const ag_op_case *op = part_of(i, &place) == KERNELS ? NULL : op_at(place);
+    return !op || !op->no_gradient;
+}
+
+int ag_case_find(const char *name)
+{
+    for (int i = 0; i < ag_case_first_count(); i++)
+        if (!strcmp(ag_case_name(i), name))
+            return i;
+    return -1;
+}
+
+void ag_case_list(FILE *file)
+{
+    for (int i = 0; i < ag_case_first_count(); i++)
+        fprintf(file, "%s%s", i ? ", " : "", ag_case_name(i));
+    fputc('\n', file);
+}
+
+/* ---- Setting one up ---- */
+
+void ag_case_open(int i, uint64_t seed, ag_dtype dtype, ag_case_setup *setup)
+{
+    int place;
+    part_of(i, &place);
+    if (op_at(place))
+        ag_op_case_open(op_at(place), 0, seed, dtype, setup);
+    else
+        ag_layer_case_open(layer_at(place), seed, dtype, setup);
+}
+
+void ag_case_close(ag_case_setup *setup)
+{
+    ag_context_free(setup->context);
+    free(setup->user);
+    *setup = (ag_case_setup){ 0 };
+}
+
+/* ---- Checking one ---- */
+
+/* Of verdicts on the same case the most serious one counts. */
+static int seriousness(ag_verdict verdict)
+{
+    return verdict == AG_VERDICT_PASS           ? 0
+           : verdict == AG_VERDICT_KINK         ? 1
+           : verdict == AG_VERDICT_INCONCLUSIVE ? 2
+           : verdict == AG_VERDICT_FAIL         ? 3
+                                                : 4;
+}
+
+bool ag_case_failed(const ag_case_result *result)
+{
+    return seriousness(result->verdict) > 2;
+}
+
+void ag_case_complain(ag_case_result *result, const char *format, ...)
+{
+    va_list arguments;
+    result->verdict = AG_VERDICT_FAIL;
+    if (result->message[0])
+        return;
+    va_start(arguments, format);
+    vsnprintf(result->message, sizeof result->message, format, arguments);
+    va_end(arguments);
+}
+
+void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report)
+{
+    bool first = result->entries == 0;
+    result->entries += report->entries;
+    result->failures += report->failures;
+    result->inconclusive += report->inconclusive;
+    result->kinks += report->kinks;
+    result->floor = report->floor > result->floor ? report->floor : result->floor;
+    if (seriousness(report->verdict) > seriousness(result->verdict))
+        result->verdict = report->verdict;
+    if (report->message[0] && !result->message[0])
+        snprintf(result->message, sizeof result->message, "%s", report->message);
+    if (report->entries == 0 || (!first && !(report->worst > result->worst)))
+        return;
+    result->worst = report->worst;
+    int used = snprintf(result->at, sizeof result->at, "input %d%s%.40s [", report->input,
+                        report->name[0] ? " " : "", report->name);
+    for (int i = 0; i < report->rank; i++)
+        used += snprintf(result->at + used, sizeof result->at - (size_t)used, i ? ",%lld" : "%lld",
+                         (long long)report->index[i]);
+    snprintf(result->at + used, sizeof result->at - (size_t)used, "]");
+    if (report->failures > 0)
+        snprintf(result->detail, sizeof result->detail,
+                 "got %.10g%s, want %.10g +- %.2g, ratio %.9g; looks like: %s", report->analytic,
+                 report->recorded ? " (recorded)" : "", report->numeric, report->bound,
+                 report->ratio, report->suspect);
+}
+
+void ag_case_check(ag_case_setup *setup, bool second, const ag_gradcheck_options *options,
+                   ag_case_result *result)
+{
+    ag_gradcheck_report report;
+    (second ? ag_gradcheck_second : ag_gradcheck)(setup->context, setup->f, setup->user,
+                                                  setup->inputs, setup->n, options, &report);
+    ag_case_note(result, &report);
+}
+
+void ag_case_run(int i, uint64_t seed, ag_case_result *result)
+{
+    int place;
+    part p = part_of(i, &place);
+    *result = (ag_case_result){ .name = ag_case_name(i),
+                                .kind = ag_case_kind(i),
+                                .verdict = AG_VERDICT_PASS };
+    if (p == KERNELS)
+        ag_precision_case_run(place, seed, result);
+    else if (p == LAYOUTS)
+        ag_layout_case_run(op_at(place), seed, result);
+    else if (op_at(place))
+        ag_op_case_run(op_at(place), p == SECOND, seed, result);
+    else
+        ag_layer_case_run(layer_at(place), p == SECOND, seed, result);
+}

@@ -1,0 +1,142 @@
+/* attograd vcurve: the curves are what theory says, and the text, the picture and the numbers
+ * can be read. */
+#include "program.h"
+#include "../../examples/attograd/cases.h"
+#include "../../examples/attograd/vcurve.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static ag_vcurve *measured(const char *name, int64_t entry)
+{
+    static ag_vcurve curve;
+    int status;
+    cr_assert(ag_vcurve_measure(&curve, ag_case_find(name), entry, &status), "%s", name);
+    return &curve;
+}
+
+static double error_at(const ag_vcurve *c, int dtype, int order, int step)
+{
+    return ag_vcurve_error(c, c->quotients[dtype][order / 2 - 1][step]);
+}
+
+/* Half the step: an error of order p is 2^p times smaller. Steps are halved every two places. */
+Test(vcurve, truncation_falls_as_the_order_says)
+{
+    ag_vcurve *c = measured("attention", AG_V_MOST_BENT);
+    for (int order = 2; order <= 8; order += 2) {
+        int place = order == 8 ? 8 : 10;
+        double gain = log2(error_at(c, 1, order, place) / error_at(c, 1, order, place + 2));
+        cr_expect(fabs(gain - order) < 0.7, "order %d: 2^%g", order, gain);
+    }
+}
+
+/* A thousandth of the step: a thousand times the rounding error, give or take chance. */
+Test(vcurve, rounding_grows_as_the_step_shrinks)
+{
+    ag_vcurve *c = measured("attention", AG_V_MOST_BENT);
+    for (int dtype = 0; dtype < 2; dtype++) {
+        double sums[2] = { 0 };
+        int place = dtype ? 40 : 16;
+        for (int i = 0; i < 8; i++) {
+            sums[0] += log2(error_at(c, dtype, 8, place + i));
+            sums[1] += log2(error_at(c, dtype, 8, place + i + 20));
+        }
+        double growth = (sums[1] - sums[0]) / 8.0;
+        cr_expect(growth > 7.0 && growth < 13.0, "%s: 2^%g", ag_v_dtypes[dtype], growth);
+    }
+    cr_expect(error_at(c, 0, 8, 30) > 1e6 * error_at(c, 1, 8, 30), "f32 is far worse than f64");
+}
+
+Test(vcurve, the_checker_chose_well)
+{
+    static const char *const names[] = { "attention", "tanh", "layer_norm", "transformer" };
+    for (int i = 0; i < 4; i++) {
+        ag_vcurve *c = measured(names[i], AG_V_MOST_BENT);
+        double best = INFINITY, error = ag_vcurve_error(c, c->numeric);
+        double bound = c->bound / fabs(c->gradient);
+        for (int k = 0; k < AG_V_STEPS; k++)
+            best = fmin(best, error_at(c, 1, 2, k));
+        cr_expect_eq(c->verdict, AG_VERDICT_PASS);
+        cr_expect(error <= bound && bound < 1e-10, "%s: %g, bound %g", names[i], error, bound);
+        cr_expect(error < best, "%s: order 2 is never as good", names[i]);
+        cr_expect(c->step < c->border && c->step > 1e-3 * c->border, "%s: %g, border %g", names[i],
+                  c->step, c->border);
+    }
+}
+
+/* Linear: there is no truncation, and no border to draw. */
+Test(vcurve, without_a_bend)
+{
+    ag_vcurve *c = measured("matmul", 0);
+    cr_expect(c->border == 0.0 && c->entry == 0, "border %g", c->border);
+    cr_expect_str_eq(c->place, "input 0 [0,0]");
+}
+
+/* Every case that has a gradient. */
+Test(vcurve, every_case)
+{
+    for (int i = 0; i < ag_case_first_count(); i++) {
+        if (!ag_case_has_gradient(i))
+            continue;
+        ag_vcurve *c = measured(ag_case_name(i), AG_V_MOST_BENT);
+        cr_expect(c->step > 0.0 && isfinite(c->gradient), "%s", ag_case_name(i));
+        cr_expect(!c->has_complex || isfinite(ag_vcurve_error(c, c->complex_quotients[50])));
+    }
+}
+
+static void expect_narrow(const char *text)
+{
+    for (const char *line = text; *line;) {
+        size_t length = strcspn(line, "\n");
+        cr_expect(length <= 80, "%zu columns: %.*s", length, (int)length, line);
+        line += length + (line[length] == '\n');
+    }
+}
+
+Test(vcurve, text)
+{
+    ag_test_run run = ag_test_program("vcurve", NULL);
+    cr_expect_eq(run.status, 0);
+    expect_narrow(run.output);
+    cr_expect(strstr(run.output, "attention: dL / d attn.w_q [") == run.output, "%s", run.output);
+    cr_expect(strstr(run.output, "- rounding -") && strstr(run.output, "the same in f32"));
+    cr_expect(strstr(run.output, " order 2       4       6       8 order 2 "), "%s", run.output);
+    ag_test_run_free(&run);
+    run = ag_test_program("vcurve attention/full --entry 3", NULL);
+    expect_narrow(run.output);
+    ag_test_run_free(&run);
+}
+
+Test(vcurve, picture_and_numbers)
+{
+    char folder[64], words[256], path[128];
+    ag_test_folder(folder, sizeof folder);
+    snprintf(words, sizeof words, "vcurve tanh --out %s/v.svg --csv %s/v.csv", folder, folder);
+    ag_test_run run = ag_test_program(words, NULL);
+    cr_expect_eq(run.status, 0);
+    ag_test_run_free(&run);
+    snprintf(path, sizeof path, "%s/v.svg", folder);
+    char *svg = ag_test_read(path, NULL);
+    cr_assert(svg != NULL);
+    cr_expect(!strncmp(svg, "<svg ", 5) && !strcmp(svg + strlen(svg) - 7, "</svg>\n"));
+    cr_expect(!strstr(svg, "nan") && !strstr(svg, "inf"));
+    cr_expect(strstr(svg, "step h") && strstr(svg, "relative error") && strstr(svg, "order 8"));
+    free(svg);
+    snprintf(path, sizeof path, "%s/v.csv", folder);
+    char *csv = ag_test_read(path, NULL);
+    cr_assert(csv != NULL);
+    int lines = 0, numbers = 0;
+    double step, derivative, error;
+    for (char *line = strtok(csv, "\n"); line; line = strtok(NULL, "\n")) {
+        lines++;
+        numbers += sscanf(line, "%*[^,],order %*d,%lf,%lf,%lf", &step, &derivative, &error) == 3;
+    }
+    cr_expect_eq(numbers, 2 * 4 * AG_V_STEPS);
+    cr_expect(lines == numbers + 3, "and the head, the checker's and backward's: %d", lines);
+    free(csv);
+    ag_test_folder_remove(folder);
+}
