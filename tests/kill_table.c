@@ -275,7 +275,7 @@ enum { JUDGES = sizeof judges / sizeof judges[0] };
 static const experiment experiments[] = {
     { "a right gradient", .right = true, ATTENTION },
     { "a right gradient, loss times 1e-6", .right = true, ATTENTION, .scale = 1e-6 },
-    { "a right gradient, W_q times 289", .right = true, ATTENTION, .enlarge = 17.0 * 17.0 },
+    { "a right gradient, W_q times 100", .right = true, ATTENTION, .enlarge = 100.0 },
     { "a right gradient, all in f32", .right = true, ATTENTION, .single = true },
     { "dW_q times 1 + 9e-4", ATTENTION, .fault = TIMES, .amount = 1.0 + 9e-4 },
     { "dW_q times 1 + 1e-6", ATTENTION, .fault = TIMES, .amount = 1.0 + 1e-6 },
@@ -287,7 +287,7 @@ static const experiment experiments[] = {
     { "dW_q negated, loss times 1e-5", ATTENTION, .fault = TIMES, .amount = -1.0, .scale = 1e-5 },
     { "dW_q negated, loss times 4e-6", ATTENTION, .fault = TIMES, .amount = -1.0, .scale = 4e-6 },
     { "dW_q negated, loss times 1e-6", ATTENTION, .fault = TIMES, .amount = -1.0, .scale = 1e-6 },
-    { "dW_q zero, W_q times 289", ATTENTION, .fault = TIMES, .enlarge = 17.0 * 17.0 },
+    { "dW_q zero, W_q times 100", ATTENTION, .fault = TIMES, .enlarge = 100.0 },
     { "1 entry of 64 off by 1 %", ATTENTION, .fault = ONE_ENTRY, .amount = 1.01 },
     { "1 entry of 64 doubled", ATTENTION, .fault = ONE_ENTRY, .amount = 2.0 },
     { "1 entry of 4,096 off by 3 %", LARGE, .fault = ONE_ENTRY, .amount = 1.03 },

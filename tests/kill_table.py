@@ -100,7 +100,7 @@ ROWS = [
     ("dW_q zero, loss times 1e-6", of_attention(times(0.0), 1e-6)),
     ("dW_q negated, loss times 1e-5", of_attention(times(-1.0), 1e-5)),
     ("dW_q negated, loss times 1e-6", of_attention(times(-1.0), 1e-6)),
-    ("dW_q zero, W_q times 289", of_attention(times(0.0), 1.0, 289.0)),
+    ("dW_q zero, W_q times 100", of_attention(times(0.0), 1.0, 100.0)),
     ("1 entry of 64 off by 1 %", of_attention(one_entry(1.01))),
     ("1 entry of 64 doubled", of_attention(one_entry(2.0))),
     ("1 entry of 4,096 off by 3 %", of_large),
