@@ -8,17 +8,14 @@
  *   6  looking at the tape
  *
  * Conventions of section 3. Shapes are row-major; ".." stands for any number
- * of leading axes. Floats mean AG_F32 or AG_F64; the operands of an operation
- * have one dtype (ag_cast converts). "Broadcast" is NumPy's: aligned at the
- * last axis, sizes equal or 1, and the gradient of a broadcast operand has
- * that operand's own shape. Negative axes count from the end. dy is the
- * gradient of the result, dx that of the operand. Every operation can give
- *   AG_ERR_ARGUMENT  a NULL or poisoned variable, variables of two contexts
- *   AG_ERR_STATE     a variable of a step that was reset
- *   AG_ERR_DTYPE     a dtype the operation does not take, or two that differ
- *   AG_ERR_MEMORY    memory ran out
- * and what else is named beside it. After an error it returns a poisoned
- * variable.
+ * of leading axes. Floats mean AG_F32, AG_F64 or AG_C128; the operands of an operation
+ * have one dtype (ag_cast converts), but f64 next to c128 becomes c128. "Broadcast" is NumPy's:
+ * aligned at the last axis, sizes equal or 1, and the gradient of a broadcast operand has that
+ * operand's own shape. Negative axes count from the end. dy is the gradient of the result, dx that
+ * of the operand. Every operation can give AG_ERR_ARGUMENT  a NULL or poisoned variable, variables
+ * of two contexts AG_ERR_STATE     a variable of a step that was reset AG_ERR_DTYPE     a dtype the
+ * operation does not take, or two that differ AG_ERR_MEMORY    memory ran out and what else is
+ * named beside it. After an error it returns a poisoned variable.
  */
 #ifndef AG_AUTOGRAD_H
 #define AG_AUTOGRAD_H
@@ -215,7 +212,7 @@ AG_API ag_var ag_where(ag_var condition, ag_var a, ag_var b);
 /* value where mask (broadcast to x, any dtype) is not 0, else x. */
 AG_API ag_var ag_masked_fill(ag_var x, ag_var mask, double value);
 
-/* To another float dtype, with gradient, or to or from i64, without. */
+/* To another float dtype, with gradient, or to or from i64, without. From c128 there is none. */
 AG_API ag_var ag_cast(ag_var x, ag_dtype dtype);
 
 /* Reductions over one axis, or over all with AG_ALL. The axis disappears, or
@@ -380,6 +377,10 @@ typedef struct ag_op {
     unsigned constant_inputs; /* bit i: input i gets no gradient, though it may ask for one */
     void (*branches)(const ag_node *node); /* if the function has kinks: after forward, while
                                               a gradient check watches; see ag_note_branch */
+    bool complex_form; /* forward takes c128 inputs too: it is written with the operations above,
+                          or reads and writes both parts. Without it c128 is refused
+                          (AG_ERR_DTYPE, "name: has no complex form"), as it is by erf, erfc, gelu,
+                          affine_gelu, and by casts from c128 */
 } ag_op;
 
 /* Runs op, which is not one of the library's own, on n >= 1 inputs (without any
@@ -442,6 +443,13 @@ typedef enum ag_verdict {
 /* "pass", "fail", "inconclusive", "kink", "not deterministic", .. */
 AG_API const char *ag_verdict_name(ag_verdict verdict);
 
+/* Where the numeric derivatives come from. */
+typedef enum ag_gradcheck_method {
+    AG_GRADCHECK_BOTH = 0,    /* as an option: both of these, if the function has a complex form */
+    AG_GRADCHECK_DIFFERENCES, /* (f(x + h) - f(x - h)) / 2 h, refined */
+    AG_GRADCHECK_COMPLEX      /* Im f(x + i h) / h with h = 1e-30 */
+} ag_gradcheck_method;
+
 typedef struct ag_gradcheck_options {
     double tolerance;  /* relative, allowed on top of the bound; default none */
     double resolution; /* a bound above this part of the derivative's terms is too wide to
@@ -450,6 +458,8 @@ typedef struct ag_gradcheck_options {
     int directions;    /* 0: every entry. k: the derivatives along k directions, in each of which
                           all entries of all inputs move, by +t or -t */
     FILE *log;         /* a line for every entry that fails; default none */
+    ag_gradcheck_method method;
+    double complex_h; /* of complex steps, 1e-100 to 1; default 1e-30 */
 } ag_gradcheck_options;
 
 typedef struct ag_gradcheck_report {
@@ -474,9 +484,17 @@ typedef struct ag_gradcheck_report {
     bool recorded;                   /* that analytic value came with AG_CREATE_GRAPH */
     bool directions;                 /* entries counts directions; one that fails is cut in halves
                                         until an entry is found that fails, which is the worst then */
+    ag_gradcheck_method method;      /* that numeric and bound came from */
+    double complex_step;             /* what the complex step said there; NaN if not taken */
+    char no_complex_form[64];        /* the operation for which no complex step could be taken */
+    int64_t node;                    /* of a failure: the first operation that f runs, counted .. */
+    char op[32];                     /* .. from 0, whose own rule fails; "" if each passes */
     char suspect[64];                /* what the input that fails looks like: "zero", "sign",
                                         "factor 2", "transposed", "3 of 12 entries", .. */
-    char message[512];               /* why there was nothing to compare, or "" */
+    double asymmetry;  /* in second order: |u' H v - v' H u| of the second derivatives H and random
+                          u, v, in units of what is allowed: 1e-9 of the terms and the
+                          measured rounding; above 1 fails */
+    char message[512]; /* why there was nothing to compare, or "" */
 } ag_gradcheck_report;
 
 /* Compares the gradients of L = sum(c * f(inputs)), c random and never uniform, with
@@ -490,6 +508,15 @@ typedef struct ag_gradcheck_report {
  * are taken on the side away from it, and at a kink a gradient passes that lies between
  * the derivatives from the left and from the right.
  *
+ * A function of the operations above can also be computed with complex numbers, and its derivative
+ * is Im f(x + i h) / h with h = 1e-30: without truncation or cancellation, so that relative errors
+ * of 1e-13 are seen (Squire, Trapp 1998). An entry fails if either says so. Where differences are
+ * inconclusive the complex step decides; where the two contradict each other, one of them saw
+ * something else than the function, and the entry is inconclusive (or fails, if the differences
+ * are sharp and say so). Differences alone judge at kinks, and where an operation has no complex
+ * form. For a check by complex steps alone that is an error: AG_VERDICT_ERROR. f is then called
+ * with its inputs as c128: it should not read their numbers by itself.
+ *
  * Both ways to the gradient are compared: the usual one, by fused rules where there
  * are any, and the one with AG_CREATE_GRAPH, by the rules that are recorded. inputs are f64
  * leaves that ask for gradients, each given once; they are moved and put back, bit for bit, and
@@ -501,7 +528,8 @@ AG_API bool ag_gradcheck(ag_context *context, ag_function f, void *user, const a
                          int n, const ag_gradcheck_options *options, ag_gradcheck_report *report);
 
 /* The same for the gradients of the gradients: checks the function
- * inputs -> (d/d inputs) sum(c * f(inputs)). */
+ * inputs -> (d/d inputs) sum(c * f(inputs)), and that its derivatives are symmetric. With
+ * directions these are Hessian-vector products. */
 AG_API bool ag_gradcheck_second(ag_context *context, ag_function f, void *user,
                                 const ag_var *inputs, int n, const ag_gradcheck_options *options,
                                 ag_gradcheck_report *report);
@@ -515,6 +543,24 @@ AG_API bool ag_gradcheck_entry(ag_context *context, ag_function f, void *user, c
 
 /* The c that checks with this seed use for a result like y. */
 AG_API ag_var ag_gradcheck_cotangent(uint64_t seed, ag_var y);
+
+/* An operation whose own rule fails. */
+typedef struct ag_node_fault {
+    int64_t node; /* which of the variables that f makes, from 0 on */
+    char op[32];
+    ag_gradcheck_report report; /* its input, entry and numbers are those of the operation alone */
+} ag_node_fault;
+
+/* Runs f and checks the rule of every operation in it by itself: the operation alone, on copies
+ * of the operands that it has there, laid out in memory like them, against differences. Writes
+ * the first so many faults, and returns how many there are; -1 on error. options->log gets a line
+ * for each. Nothing stays on the tape. */
+AG_API int ag_gradcheck_nodes(ag_context *context, ag_function f, void *user, const ag_var *inputs,
+                              int n, const ag_gradcheck_options *options, ag_node_fault *faults,
+                              int room);
+
+/* "node 17 softmax, input 0, [2,5]: got .., want .. +- .., ratio ..; looks like: .." */
+AG_API void ag_node_fault_print(const ag_node_fault *fault, FILE *file);
 
 AG_API void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file);
 

@@ -7,6 +7,7 @@
  */
 #include "internal.h"
 
+#include <float.h>
 #include <math.h>
 
 void ag_branches_watch(ag_context *context, bool watch)
@@ -14,11 +15,33 @@ void ag_branches_watch(ag_context *context, bool watch)
     context->tape->watching = watch;
     context->tape->branches = 0;
     context->tape->seen_f32 = false;
+    context->tape->jiggle = NULL;
+}
+
+/* Whether results are operands, or numbers that they were compared with, and not rounded. */
+static bool is_exact(const ag_op *op)
+{
+    return op->branches || op == &ag_op_reshape || op == &ag_op_contiguous || op == &ag_op_concat ||
+           op == &ag_op_unslice || op == &ag_op_neg;
+}
+
+/* As if the operation had rounded another way (Parker 1997, "Monte Carlo arithmetic"). Results are
+ * rounded relative to their size, but log-softmax is a difference of numbers of size 1. */
+static void jiggle(const ag_node *node, ag_random *random)
+{
+    double *y = node->value.data, size = node->op == &ag_op_log_softmax ? 1.0 : 0.0;
+    if (!node->owns_data || node->value.dtype != AG_F64 || is_exact(node->op))
+        return;
+    for (int64_t i = 0; i < ag_tensor_count(&node->value); i++)
+        if (isfinite(y[i]))
+            y[i] += (ag_random_uniform(random) < 0.5 ? -2.0 : 2.0) * DBL_EPSILON * (y[i] + size);
 }
 
 void ag_branches_note(const ag_node *node)
 {
     ag_tape *tape = ag_node_context(node)->tape;
+    if (tape->jiggle)
+        jiggle(node, tape->jiggle);
     tape->seen_f32 |= node->value.dtype == AG_F32;
     if (node->op->branches)
         node->op->branches(node);

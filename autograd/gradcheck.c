@@ -19,6 +19,7 @@
 #define BACKWARD_ROUNDINGS 32.0 /* units of eps times the terms that it is a sum of .. */
 #define ROUNDING_SAFETY 8.0     /* .. and its spread, as measured, times this .. */
 #define SINGLE_ROUNDINGS 4.0    /* .. or so many units of f32's eps */
+#define STEP_SAFETY 2.0         /* a complex step has rounding errors like the gradient's */
 #define JIGGLES 8
 
 /* ---- The gradients that are checked ---- */
@@ -65,13 +66,15 @@ static double *analytic_gradients(ag_check *check, unsigned flags)
 /* ---- Judging ---- */
 
 /* The rounding error of the gradient along a direction; scale: of what it is a sum. */
-static double rounding_along(const ag_check *check, const ag_direction *direction, double scale)
+static double rounding_along(const ag_check *check, const ag_direction *direction,
+                             const double *gradient, double scale)
 {
     double squares = 0.0;
+    const double *spread = gradient == check->usual ? check->rounding : check->recorded_rounding;
     if (check->single)
         return SINGLE_ROUNDINGS * FLT_EPSILON * scale;
     for (int64_t k = direction->from; k < direction->to; k++)
-        squares += check->rounding[k] * check->rounding[k];
+        squares += spread[k] * spread[k];
     return ROUNDING_SAFETY * sqrt(squares) + BACKWARD_ROUNDINGS * DBL_EPSILON * scale;
 }
 
@@ -81,15 +84,15 @@ typedef struct interval {
 } interval;
 
 static interval interval_of(const ag_check *check, const ag_direction *direction,
-                            const ag_measurement *m)
+                            const ag_measurement *m, const double *gradient)
 {
     if (!m->kink) {
-        double bound = m->at.error + rounding_along(check, direction, m->at.scale);
+        double bound = m->at.error + rounding_along(check, direction, gradient, m->at.scale);
         return (interval){ m->at.value - bound, m->at.value + bound, m->at.value, bound };
     }
     const ag_derivative *l = &m->left, *r = &m->right;
-    double bound =
-        fmax(l->error, r->error) + rounding_along(check, direction, fmax(l->scale, r->scale));
+    double bound = fmax(l->error, r->error) +
+                   rounding_along(check, direction, gradient, fmax(l->scale, r->scale));
     return (interval){ fmin(l->value, r->value) - bound, fmax(l->value, r->value) + bound,
                        0.5 * (l->value + r->value), bound };
 }
@@ -104,31 +107,6 @@ static bool is_narrow(const ag_check *check, const ag_measurement *m, const inte
     return numeric->bound <= check->options.resolution * fmax(scale, fabs(numeric->middle));
 }
 
-static ag_judgement judge(const ag_check *check, const ag_direction *direction,
-                          const ag_measurement *m, double analytic)
-{
-    ag_judgement judgement = {
-        .verdict = AG_VERDICT_INCONCLUSIVE, .analytic = analytic, .numeric = NAN, .bound = INFINITY
-    };
-    if (!isfinite(analytic))
-        judgement.verdict = AG_VERDICT_FAIL;
-    if (!m->found)
-        return judgement;
-    interval numeric = interval_of(check, direction, m);
-    double allowed = check->options.tolerance * fmax(fabs(analytic), fabs(numeric.middle));
-    judgement.numeric = numeric.middle;
-    judgement.step = m->kink ? fmin(m->left.step, m->right.step) : m->at.step;
-    judgement.bound = (numeric.high - numeric.low) / 2.0 + allowed;
-    double gap = fabs(analytic - numeric.middle);
-    if (m->kink && gap > judgement.bound && gap <= judgement.bound + 2.0 * m->bend)
-        return judgement; /* several kinks at once, which may cancel in the derivatives of L */
-    if (!(gap <= judgement.bound))
-        judgement.verdict = AG_VERDICT_FAIL;
-    else if (is_narrow(check, m, &numeric, analytic))
-        judgement.verdict = m->kink ? AG_VERDICT_KINK : AG_VERDICT_PASS;
-    return judgement;
-}
-
 /* The gradient along a direction. */
 static double along(const ag_check *check, const ag_direction *direction, const double *gradient)
 {
@@ -136,6 +114,36 @@ static double along(const ag_check *check, const ag_direction *direction, const 
     for (int64_t k = direction->from; k < direction->to; k++)
         sum += ag_direction_sign(check, direction, k) * gradient[k];
     return sum;
+}
+
+static ag_judgement judge(const ag_check *check, const ag_direction *direction,
+                          const ag_measurement *m, const double *gradient)
+{
+    double analytic = along(check, direction, gradient);
+    ag_judgement judgement = { .verdict = AG_VERDICT_INCONCLUSIVE,
+                               .analytic = analytic,
+                               .numeric = NAN,
+                               .bound = INFINITY,
+                               .method = AG_GRADCHECK_DIFFERENCES,
+                               .step = NAN };
+    if (!isfinite(analytic))
+        judgement.verdict = AG_VERDICT_FAIL;
+    if (!m->found)
+        return judgement;
+    interval numeric = interval_of(check, direction, m, gradient);
+    double allowed = check->options.tolerance * fmax(fabs(analytic), fabs(numeric.middle));
+    judgement.numeric = numeric.middle;
+    judgement.h = m->kink ? fmin(m->left.step, m->right.step) : m->at.step;
+    judgement.bound = (numeric.high - numeric.low) / 2.0 + allowed;
+    judgement.narrow = is_narrow(check, m, &numeric, analytic);
+    double gap = fabs(analytic - numeric.middle);
+    if (m->kink && gap > judgement.bound && gap <= judgement.bound + 2.0 * m->bend)
+        return judgement; /* several kinks at once, which may cancel in the derivatives of L */
+    if (!(gap <= judgement.bound))
+        judgement.verdict = AG_VERDICT_FAIL;
+    else if (judgement.narrow)
+        judgement.verdict = m->kink ? AG_VERDICT_KINK : AG_VERDICT_PASS;
+    return judgement;
 }
 
 /* How far the gradient at 0 is from what its neighbours at a spacing of h / 2 suggest,
@@ -167,34 +175,126 @@ static bool measure_roughness(ag_check *check, const ag_direction *direction, do
 static bool judge_direction(ag_check *check, const ag_direction *direction, const double *gradient,
                             ag_measurement *m, ag_judgement *judgement)
 {
-    double analytic = along(check, direction, gradient);
-    *judgement = judge(check, direction, m, analytic);
+    *judgement = judge(check, direction, m, gradient);
     if (judgement->verdict != AG_VERDICT_FAIL)
         return true;
     bool going = ag_check_measure(check, direction, true, m);
-    *judgement = judge(check, direction, m, analytic);
+    *judgement = judge(check, direction, m, gradient);
     if (!going || judgement->verdict != AG_VERDICT_FAIL || !m->found || m->kink)
         return going;
     double roughness;
     unsigned flags = gradient == check->usual ? 0 : AG_CREATE_GRAPH;
     going = measure_roughness(check, direction, m->at.step, flags, &roughness);
-    m->at.error += roughness;
-    *judgement = judge(check, direction, m, analytic);
+    m->at.error += isfinite(roughness) ? roughness : 0.0;
+    *judgement = judge(check, direction, m, gradient);
     return going;
+}
+
+/* ---- The complex step ---- */
+
+static double size_along(const ag_direction *direction, const double *gradient)
+{
+    double squares = 0.0;
+    for (int64_t k = direction->from; k < direction->to; k++)
+        squares += gradient[k] * gradient[k];
+    return sqrt(squares);
+}
+
+static ag_judgement judge_step(const ag_check *check, const ag_direction *direction,
+                               const ag_complex_step *step, const double *gradient)
+{
+    double analytic = along(check, direction, gradient), size = size_along(direction, gradient);
+    double scale = fmax(step->scale, isfinite(size) ? size : 0.0),
+           gap = fabs(analytic - step->value);
+    ag_judgement judgement = { .verdict = AG_VERDICT_INCONCLUSIVE,
+                               .analytic = analytic,
+                               .numeric = step->value,
+                               .method = AG_GRADCHECK_COMPLEX,
+                               .step = step->value };
+    judgement.bound = STEP_SAFETY * rounding_along(check, direction, gradient, scale) +
+                      step->error +
+                      check->options.tolerance * fmax(fabs(analytic), fabs(step->value));
+    judgement.narrow = judgement.bound <= check->options.resolution * step->scale;
+    if (!(gap <= judgement.bound))
+        judgement.verdict = AG_VERDICT_FAIL;
+    else if (judgement.narrow || (step->scale == 0.0 && analytic == 0.0))
+        judgement.verdict = AG_VERDICT_PASS;
+    return judgement;
+}
+
+/* What differences (*judgement) and the complex step say together. The latter is much sharper, so
+ * it decides, unless the two contradict each other: then one of them saw something else than the
+ * function, a bump that steps could not resolve or a complex form that is not the function's. */
+static void judge_together(ag_judgement *judgement, const ag_judgement *step)
+{
+    double gap = fabs(judgement->numeric - step->numeric);
+    judgement->step = step->numeric;
+    if (isnan(judgement->numeric) || gap <= judgement->bound + step->bound) {
+        if (step->verdict != AG_VERDICT_INCONCLUSIVE)
+            *judgement = *step;
+    } else if (judgement->verdict != AG_VERDICT_FAIL ||
+               (step->verdict == AG_VERDICT_PASS && !judgement->narrow))
+        judgement->verdict = AG_VERDICT_INCONCLUSIVE;
+}
+
+/* Everything that is known of the derivative along a direction. */
+typedef struct evidence {
+    ag_measurement differences;
+    bool by_differences; /* they were taken */
+    ag_complex_step step;
+} evidence;
+
+/* A complex step says nothing at a kink, but differences do. */
+static bool gather_evidence(ag_check *check, const ag_direction *direction, evidence *e)
+{
+    bool kink = false;
+    *e = (evidence){ .by_differences = check->options.method != AG_GRADCHECK_COMPLEX };
+    if (!ag_check_step(check, direction, &e->step))
+        return false;
+    if (e->by_differences && !ag_check_measure(check, direction, false, &e->differences))
+        return false;
+    if (e->step.found && (!e->by_differences || !e->differences.found) &&
+        !ag_check_at_kink(check, direction, &kink))
+        return false;
+    e->step.found = e->step.found && !kink && !e->differences.kink;
+    if (e->by_differences || e->step.found)
+        return true;
+    e->by_differences = true;
+    return ag_check_measure(check, direction, false, &e->differences);
+}
+
+static bool judge_evidence(ag_check *check, const ag_direction *direction, const double *gradient,
+                           evidence *e, ag_judgement *judgement)
+{
+    ag_judgement step;
+    if (e->step.found) {
+        step = judge_step(check, direction, &e->step, gradient);
+        if (step.verdict == AG_VERDICT_FAIL && !ag_check_step_again(check, direction, &e->step))
+            return false;
+        step = judge_step(check, direction, &e->step, gradient);
+    }
+    if (e->by_differences &&
+        !judge_direction(check, direction, gradient, &e->differences, judgement))
+        return false;
+    if (e->step.found && e->by_differences)
+        judge_together(judgement, &step);
+    else if (e->step.found)
+        *judgement = step;
+    return true;
 }
 
 /* By both ways to the gradient; the recorded one is judged where it has other bits. */
 static bool check_direction(ag_check *check, const ag_direction *direction, ag_judgement *judgement)
 {
-    ag_measurement m;
-    if (!ag_check_measure(check, direction, false, &m) ||
-        !judge_direction(check, direction, check->usual, &m, judgement))
+    evidence e;
+    if (!gather_evidence(check, direction, &e) ||
+        !judge_evidence(check, direction, check->usual, &e, judgement))
         return false;
     if (judgement->verdict == AG_VERDICT_FAIL ||
         along(check, direction, check->recorded) == judgement->analytic)
         return true;
     ag_judgement recorded;
-    if (!judge_direction(check, direction, check->recorded, &m, &recorded))
+    if (!judge_evidence(check, direction, check->recorded, &e, &recorded))
         return false;
     recorded.recorded = true;
     if (recorded.verdict == AG_VERDICT_FAIL)
@@ -205,8 +305,8 @@ static bool check_direction(ag_check *check, const ag_direction *direction, ag_j
 static void check_entries(ag_check *check)
 {
     ag_judgement judgement;
-    int64_t from = check->only < 0 ? 0 : check->only;
-    int64_t to = check->only < 0 ? check->entries : check->only + 1;
+    int64_t from = check->only ? *check->only : 0;
+    int64_t to = check->only ? *check->only + 1 : check->entries;
     for (int64_t k = from; k < to; k++) {
         ag_direction entry = { k, k + 1 };
         if (!check_direction(check, &entry, &judgement))
@@ -258,34 +358,56 @@ static void check_directions(ag_check *check)
     }
 }
 
-/* How much the gradient's entries scatter where the inputs differ in their last bits: where
- * backward subtracts numbers that are nearly equal, as in a saturated softmax, that
- * is more than a rounding or two. */
-static bool measure_rounding(ag_check *check)
+/* The gradient where no or all inputs and results of operations differ in their last bits. NULL if
+ * the check has stopped. */
+static const double *watched_gradients(ag_check *check, unsigned flags, ag_random *jiggle,
+                                       uint64_t *branches)
 {
-    check->rounding = ag_check_numbers(check, check->entries);
-    if (!check->rounding)
-        return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
-    for (int64_t k = 0; k < check->entries; k++)
-        check->rounding[k] = 0.0;
+    ag_branches_watch(check->context, true);
+    check->context->tape->jiggle = jiggle;
+    const double *gradient = analytic_gradients(check, flags);
+    *branches = check->context->tape->branches;
+    check->context->tape->jiggle = NULL;
+    return gradient;
+}
+
+/* How much the gradient's entries scatter where the inputs and everything computed from them differ
+ * in the last bits: where backward subtracts numbers that are nearly equal, as 1 - y^2 in a
+ * saturated tanh, that is more than a rounding or two. */
+static bool measure_spread(ag_check *check, unsigned flags, const double *gradient, double *spread)
+{
+    uint64_t usual, branches;
     int count = 0;
-    bool going = true;
+    for (int64_t k = 0; k < check->entries; k++)
+        spread[k] = 0.0;
+    ag_memory_mark memory = ag_memory_mark_step(check->context);
+    bool going = watched_gradients(check, flags, NULL, &usual) != NULL;
+    ag_memory_rewind_step(check->context, memory);
     for (int i = 0; i < JIGGLES && going; i++) {
-        ag_memory_mark memory = ag_memory_mark_step(check->context);
+        ag_random random = ag_random_stream(check->options.seed, "jiggle", (uint64_t)i);
         ag_check_jiggle(check, (uint64_t)i);
-        ag_branches_watch(check->context, true);
-        const double *moved = analytic_gradients(check, 0);
-        bool same = check->context->tape->branches == check->branches;
+        const double *moved = watched_gradients(check, flags, &random, &branches);
+        bool same = branches == usual;
         for (int64_t k = 0; moved && same && k < check->entries; k++)
-            check->rounding[k] += (moved[k] - check->usual[k]) * (moved[k] - check->usual[k]);
+            spread[k] += (moved[k] - gradient[k]) * (moved[k] - gradient[k]);
         count += same;
         going = moved != NULL;
         ag_memory_rewind_step(check->context, memory);
     }
     ag_check_put_back(check);
     for (int64_t k = 0; k < check->entries; k++)
-        check->rounding[k] = count > 0 ? sqrt(check->rounding[k] / count) : 0.0;
+        spread[k] = count > 0 ? sqrt(spread[k] / count) : 0.0;
     return going;
+}
+
+static bool measure_rounding(ag_check *check)
+{
+    check->rounding = ag_check_numbers(check, check->entries);
+    check->recorded_rounding = ag_check_numbers(check, check->entries);
+    if (!check->rounding || !check->recorded_rounding)
+        return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
+    return measure_spread(check, 0, check->usual, check->rounding) &&
+           measure_spread(check, AG_CREATE_GRAPH, check->recorded, check->recorded_rounding);
 }
 
 /* ---- The check ---- */
@@ -331,21 +453,26 @@ static bool count_entries(ag_check *check)
     check->numeric = ag_check_numbers(check, check->entries);
     check->bounds = ag_check_numbers(check, check->entries);
     check->floors = ag_check_numbers(check, most);
-    if (check->only >= check->entries)
+    if (check->only && (*check->only < 0 || *check->only >= check->entries))
         return ag_fail(check->context, AG_ERR_ARGUMENT,
                        "gradcheck: entry %lld is out of range: the inputs have %lld entries",
-                       (long long)check->only, (long long)check->entries);
+                       (long long)*check->only, (long long)check->entries);
     return check->numeric && check->bounds && check->floors;
+}
+
+bool ag_check_begin(ag_check *check)
+{
+    return count_entries(check) && ag_check_settle(check);
 }
 
 static void run(ag_check *check)
 {
     ag_tape_mark mark = ag_tape_mark_now(check->context);
     ag_tape_lock lock = ag_tape_lock_now(check->context->tape);
-    bool ready = count_entries(check) && ag_check_settle(check) &&
-                 (check->usual = analytic_gradients(check, 0)) &&
+    bool ready = ag_check_begin(check) && (check->usual = analytic_gradients(check, 0)) &&
                  (check->recorded = analytic_gradients(check, AG_CREATE_GRAPH)) &&
-                 measure_rounding(check) && ag_check_measure_noise(check);
+                 measure_rounding(check) && ag_check_measure_noise(check) &&
+                 ag_check_settle_complex(check);
     if (ready && check->options.directions > 0)
         check_directions(check);
     else if (ready)
@@ -364,6 +491,13 @@ static bool check_options(ag_check *check)
     ag_gradcheck_options *options = &check->options;
     if (options->resolution == 0.0)
         options->resolution = DEFAULT_RESOLUTION;
+    if (options->complex_h != 0.0 && !(options->complex_h >= 1e-100 && options->complex_h <= 1.0))
+        return ag_fail(check->context, AG_ERR_ARGUMENT,
+                       "gradcheck: complex_h %g is out of range; valid: 1e-100 to 1",
+                       options->complex_h);
+    if ((unsigned)options->method > AG_GRADCHECK_COMPLEX)
+        return ag_fail(check->context, AG_ERR_ARGUMENT, "gradcheck: an unknown method %d",
+                       (int)options->method);
     if (options->resolution > 0.0 && options->tolerance >= 0.0 && options->directions >= 0)
         return true;
     return ag_fail(
@@ -372,7 +506,28 @@ static bool check_options(ag_check *check)
         options->resolution, options->tolerance, options->directions);
 }
 
-static bool start(ag_check *check, const ag_gradcheck_options *options, ag_gradcheck_report *report)
+/* The first node whose own rule fails; none if each is right by itself. */
+static void locate(ag_check *check)
+{
+    ag_node_fault fault;
+    ag_gradcheck_options options = { .seed = check->options.seed, .method = check->options.method };
+    if (ag_gradcheck_nodes(check->context, check->f, check->user, check->inputs, check->n, &options,
+                           &fault, 1) <= 0)
+        return;
+    check->report->node = fault.node;
+    memcpy(check->report->op, fault.op, sizeof fault.op);
+    if (check->report->directions)
+        memcpy(check->report->suspect, fault.report.suspect, sizeof fault.report.suspect);
+}
+
+bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
+                  const ag_gradcheck_options *options, ag_gradcheck_report *report)
+{
+    return ag_check_function(context, f, user, inputs, n, options, report, true);
+}
+
+static bool start(ag_check *check, const ag_gradcheck_options *options, ag_gradcheck_report *report,
+                  bool follow)
 {
     ag_gradcheck_report unused;
     check->report = report ? report : &unused;
@@ -382,10 +537,12 @@ static bool start(ag_check *check, const ag_gradcheck_options *options, ag_gradc
         return false;
     if (options)
         check->options = *options;
-    if (check->only >= 0)
+    if (check->only)
         check->options.directions = 0;
     if (check_options(check) && ag_tape_of(check->context) && check_inputs(check))
         run(check);
+    if (follow && !check->context->error && check->report->verdict == AG_VERDICT_FAIL)
+        locate(check);
     if (check->context->error)
         ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
     ag_verdict verdict = check->report->verdict;
@@ -393,19 +550,20 @@ static bool start(ag_check *check, const ag_gradcheck_options *options, ag_gradc
     return check->report->passed;
 }
 
-bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
-                  const ag_gradcheck_options *options, ag_gradcheck_report *report)
+bool ag_check_function(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
+                       const ag_gradcheck_options *options, ag_gradcheck_report *report,
+                       bool follow)
 {
-    ag_check check = { context, f, user, inputs, n, .only = -1 };
-    return start(&check, options, report);
+    ag_check check = { .context = context, .f = f, .user = user, .inputs = inputs, .n = n };
+    return start(&check, options, report, follow);
 }
 
 bool ag_gradcheck_entry(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
                         int64_t entry, const ag_gradcheck_options *options,
                         ag_gradcheck_report *report)
 {
-    ag_check check = { context, f, user, inputs, n, .only = entry };
-    if (entry < 0)
-        ag_fail(context, AG_ERR_ARGUMENT, "gradcheck: entry %lld is below 0", (long long)entry);
-    return start(&check, options, report);
+    ag_check check = {
+        .context = context, .f = f, .user = user, .inputs = inputs, .n = n, .only = &entry
+    };
+    return start(&check, options, report, false);
 }

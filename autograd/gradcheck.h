@@ -13,7 +13,7 @@ typedef struct ag_check {
     void *user;
     const ag_var *inputs;
     int n;
-    int64_t only; /* the entry that is checked alone; -1: all of them */
+    const int64_t *only; /* the entry that is checked alone; NULL: all of them */
     ag_gradcheck_options options;
     ag_gradcheck_report *report;
 
@@ -31,9 +31,11 @@ typedef struct ag_check {
     double noise;      /* the rounding error of y, as a part of its size */
     double *floors;    /* bound / |derivative| of the entries so far */
     int64_t n_floors;
-    const double *usual, *recorded; /* dL by every entry, by fused rules and recorded ones */
-    double *rounding;               /* of these: their spread where inputs differ in last bits */
-    double *numeric, *bounds;       /* the derivatives found, and how far off they may be */
+    const double *usual, *recorded;       /* dL by every entry, by fused rules and recorded ones */
+    double *rounding, *recorded_rounding; /* of these: their spread where last bits differ */
+    double *numeric, *bounds;             /* the derivatives found, and how far off they may be */
+    ag_tensor *twins;                     /* the inputs as c128 */
+    bool has_complex_form;                /* and f takes them */
 } ag_check;
 
 /* Ends the check with a verdict that is about the function as a whole. The first one stays.
@@ -47,6 +49,9 @@ double *ag_check_numbers(ag_check *check, int64_t count);
 
 /* Calls f where the inputs are now. False if there is no f64 result: the check has stopped. */
 bool ag_check_call(ag_check *check, ag_var *y);
+
+/* Counts the entries, and settles. */
+bool ag_check_begin(ag_check *check);
 
 /* Keeps inputs, result, cotangent and branches as they are now; tells whether f gives the
  * same bits twice and leaves its inputs alone. */
@@ -75,6 +80,11 @@ typedef struct ag_measurement {
 bool ag_check_measure(ag_check *check, const ag_direction *direction, bool again,
                       ag_measurement *measurement);
 
+/* The branches that f takes where a direction is moved along by t, relative to its entries' size.
+ */
+bool ag_check_branches(ag_check *check, const ag_direction *direction, double t,
+                       uint64_t *branches);
+
 /* Sets check->noise. */
 bool ag_check_measure_noise(ag_check *check);
 
@@ -88,12 +98,49 @@ void ag_check_put_back(ag_check *check);
 /* How far L moves when all inputs move by +-t: evidence about a result without a gradient. */
 double ag_check_movement(ag_check *check, double t);
 
+/* ---- The complex step (gradcheck_complex.c) ----------------------------- */
+
+typedef struct ag_complex_step {
+    bool found;          /* f has a complex form here */
+    double value, scale; /* sum_i c_i Im(y_i) / h and sum_i |c_i Im(y_i) / h| */
+    double error;        /* what underflows, and how far another h leads, if it was asked for */
+} ag_complex_step;
+
+/* Finds out whether f has a complex form. False if the check has stopped. */
+bool ag_check_settle_complex(ag_check *check);
+
+/* The derivative of L along a direction, and how far it is from that with another h. False if the
+ * check has stopped. */
+bool ag_check_step(ag_check *check, const ag_direction *direction, ag_complex_step *step);
+bool ag_check_step_again(ag_check *check, const ag_direction *direction, ag_complex_step *step);
+
+/* Whether f takes other branches on both sides of the inputs than at them: a complex step knows
+ * nothing of the two derivatives there. */
+bool ag_check_at_kink(ag_check *check, const ag_direction *direction, bool *kink);
+
+/* ---- The check (gradcheck.c) -------------------------------------------- */
+
+/* ag_gradcheck; if locate is set, a failure is followed to the node whose rule is wrong. */
+bool ag_check_function(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
+                       const ag_gradcheck_options *options, ag_gradcheck_report *report,
+                       bool locate);
+
+/* ---- Nodes by themselves (gradcheck_nodes.c) ----------------------------- */
+
+/* Checks the nodes of the tape from the given one on, as ag_gradcheck_nodes does. */
+int ag_check_nodes_from(ag_context *context, uint32_t from, const ag_gradcheck_options *options,
+                        ag_node_fault *faults, int room);
+
 /* ---- The report (gradcheck_report.c) ------------------------------------ */
 
 /* An entry or a direction, judged. */
 typedef struct ag_judgement {
     ag_verdict verdict;
-    double analytic, numeric, bound, step;
+    double analytic, numeric, bound;
+    double h;                   /* of the differences; 0 if numeric does not come from them */
+    ag_gradcheck_method method; /* that numeric comes from */
+    double step;                /* what the complex step says, NaN if it was not taken */
+    bool narrow;                /* bound is small against what numeric is a sum of */
     bool recorded;
 } ag_judgement;
 

@@ -323,6 +323,16 @@ bool ag_check_measure(ag_check *check, const ag_direction *direction, bool again
     return !line.failed;
 }
 
+bool ag_check_branches(ag_check *check, const ag_direction *direction, double t, uint64_t *branches)
+{
+    path p = { check, direction };
+    ag_probe probe = { .t = t * unit_of(check, direction) };
+    bool called = probe_function(&p, &probe);
+    *branches = probe.branches;
+    ag_check_put_back(check);
+    return called;
+}
+
 static ag_direction all_entries(const ag_check *check)
 {
     return (ag_direction){ 0, check->entries };

@@ -66,7 +66,7 @@ static void log_entry(const ag_check *check, const ag_direction *direction, cons
     place_of(check, direction, &where);
     fprintf(file, "  ");
     print_place(&where, file);
-    fprintf(file, "%s: got %.10g, want %.10g +- %.2g\n", j->recorded ? " (recorded)" : "",
+    fprintf(file, "%s: got %.15g, want %.15g +- %.2g\n", j->recorded ? " (recorded)" : "",
             j->analytic, j->numeric, j->bound);
 }
 
@@ -87,8 +87,10 @@ void ag_check_blame(ag_check *check, const ag_direction *direction, const ag_jud
     report->numeric = j->numeric;
     report->ratio = j->analytic / j->numeric;
     report->bound = j->bound;
-    report->step = j->step;
+    report->step = j->h;
     report->recorded = j->recorded;
+    report->method = j->method;
+    report->complex_step = j->step;
 }
 
 void ag_check_note(ag_check *check, const ag_direction *direction, const ag_judgement *j)
@@ -199,7 +201,7 @@ void ag_check_conclude(ag_check *check)
     report->directions = check->options.directions > 0;
     if (report->message[0])
         return;
-    if (report->failures > 0 && !report->directions && check->only < 0)
+    if (report->failures > 0 && !report->directions && !check->only)
         name_suspect(check);
     report->verdict = report->failures > 0       ? AG_VERDICT_FAIL
                       : report->inconclusive > 0 ? AG_VERDICT_INCONCLUSIVE
@@ -226,12 +228,21 @@ void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file)
     if (report->entries > 0) {
         fprintf(file, "; worst: ");
         print_place(report, file);
-        fprintf(file, " got %.10g%s, want %.10g +- %.2g, ratio %.9g", report->analytic,
-                report->recorded ? " (recorded)" : "", report->numeric, report->bound,
-                report->ratio);
+        int digits = report->method == AG_GRADCHECK_COMPLEX ? 16 : 10;
+        fprintf(file, " got %.*g%s, want %.*g +- %.2g, ratio %.*g", digits, report->analytic,
+                report->recorded ? " (recorded)" : "", digits, report->numeric, report->bound,
+                digits - 1, report->ratio);
+        if (report->method == AG_GRADCHECK_COMPLEX)
+            fprintf(file, " by complex step");
+        else if (!isnan(report->complex_step))
+            fprintf(file, ", %.10g by complex step", report->complex_step);
     }
+    if (report->no_complex_form[0])
+        fprintf(file, "; without complex steps: %s has no complex form", report->no_complex_form);
     if (report->suspect[0])
         fprintf(file, "; looks like: %s", report->suspect);
+    if (report->op[0])
+        fprintf(file, "; wrong by itself: node %lld %s", (long long)report->node, report->op);
     if (report->floor > 0.0)
         fprintf(file, "; sees relative errors of %.1e", report->floor);
     fputc('\n', file);

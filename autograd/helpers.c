@@ -17,6 +17,12 @@ const ag_tensor *ag_node_refuse_input(const ag_node *node, int i)
     return NULL;
 }
 
+bool ag_node_refuse_complex(const ag_node *node)
+{
+    ag_node_context(node)->tape->not_complex = node->op->name;
+    return ag_node_fail(node, AG_ERR_DTYPE, "has no complex form");
+}
+
 ag_tensor *ag_node_output_like(ag_node *node, const ag_tensor *x)
 {
     if (!ag_tensor_allocate_like(node->self.context, AG_STEP, x, &node->value))
@@ -36,6 +42,10 @@ ag_tensor *ag_node_output_dims(ag_node *node, ag_dtype dtype, int rank, const in
 void ag_node_unary(ag_node *node, ag_unary kind, double parameter)
 {
     const ag_tensor *x = ag_node_float_input(node, 0);
+    if (x && x->dtype == AG_C128 && !ag_unary_has_complex_form(kind)) {
+        ag_node_refuse_complex(node);
+        return;
+    }
     ag_tensor *y = x ? ag_node_output_like(node, x) : NULL;
     if (y)
         ag_compute_unary(ag_node_context(node), kind, parameter, x, y);

@@ -42,6 +42,7 @@ struct ag_node {
     bool owns_data;     /* value.data was allocated for this node */
     bool backward_done; /* ag_backward has started here */
     bool users_op;      /* op is not of the library: its rule may keep handles */
+    bool is_complex;    /* an operand is c128 */
 
     /* From here on nothing is set when a node is made, but that there is no value. */
     ag_tensor value; /* data is NULL until there is one */
@@ -73,6 +74,8 @@ typedef struct ag_tape {
     bool watching;           /* a gradient check wants to know the branches taken .. */
     uint64_t branches;       /* .. all of them, as one number .. */
     bool seen_f32;           /* .. and whether anything was computed in f32 */
+    ag_random *jiggle;       /* .. or, if this is given, wants every result rounded differently */
+    const char *not_complex; /* the operation that was last refused c128 */
 } ag_tape;
 
 /* The handle's top bit says in which list its index counts. */
@@ -127,6 +130,9 @@ ag_var ag_poisoned(ag_context *context);
 /* Applies an operation of the library. */
 ag_var ag_run(const ag_op *op, const ag_var *inputs, int n, const void *options);
 
+/* Applies a node's operation with its options to other inputs. */
+ag_var ag_run_again(const ag_node *node, const ag_var *inputs);
+
 /* While a user's function runs, the tape is locked. */
 typedef struct ag_tape_lock {
     int no_grad;
@@ -172,6 +178,16 @@ static inline const ag_tensor *ag_node_float_input(const ag_node *node, int i)
 {
     const ag_tensor *x = ag_input_value(node, i);
     return ag_dtype_is_float(x->dtype) ? x : ag_node_refuse_input(node, i);
+}
+
+/* In forward: fails with "operation: has no complex form". Returns false. */
+bool ag_node_refuse_complex(const ag_node *node);
+
+/* Whether variables of these dtypes are operands of one operation: c128 goes with f64, which
+ * ag_run promotes. */
+static inline bool ag_dtypes_agree(ag_dtype a, ag_dtype b)
+{
+    return a == b || (a == AG_C128 && b == AG_F64) || (a == AG_F64 && b == AG_C128);
 }
 
 /* Input i's name and shape, for messages. */
@@ -259,7 +275,8 @@ ag_var ag_softmax_over(ag_var x, unsigned axes);
 /* Starts anew, or stops. */
 void ag_branches_watch(ag_context *context, bool watch);
 
-/* While watching: the operation that has just run. */
+/* While watching: the operation that has just run. Where the tape says so, its result is moved,
+ * each element by a factor 1 +- 2 DBL_EPSILON. */
 void ag_branches_note(const ag_node *node);
 
 /* For an operation's .branches: it decides by the sign of input 0, by which of inputs 0

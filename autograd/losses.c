@@ -76,7 +76,8 @@ static void cross_entropy_forward(ag_node *node)
     if (!y || !ag_compute_reduce(context, AG_REDUCE_SUM, &losses, 1u, y))
         return;
     double weight = row_weight(options, &labels);
-    ag_tensor_put(y, 0, weight > 0.0 ? ag_tensor_at(y, 0) * weight : 0.0);
+    ag_complex loss = { ag_tensor_at(y, 0) * weight, ag_tensor_imaginary_at(y, 0) * weight };
+    ag_tensor_put_complex(y, 0, weight > 0.0 ? loss : (ag_complex){ 0.0, 0.0 });
     ag_memory_recycle(context, losses.data, (size_t)labels.dims[0] * ag_dtype_size(x.dtype));
 }
 

@@ -336,6 +336,10 @@ ag_var ag_affine_add(ag_var x, ag_var w, ag_var b, ag_var residual)
 
 static void affine_gelu_forward(ag_node *node)
 {
+    if (ag_input_value(node, 0)->dtype == AG_C128) {
+        ag_node_refuse_complex(node);
+        return;
+    }
     ag_tensor *y = affine_output(node);
     if (!y)
         return;

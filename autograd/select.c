@@ -99,6 +99,10 @@ static void cast_forward(ag_node *node)
                      ag_node_describe(node, 0, text, sizeof text));
         return;
     }
+    if (x->dtype == AG_C128 && dtype != AG_C128) { /* its imaginary part would be lost */
+        ag_node_refuse_complex(node);
+        return;
+    }
     ag_tensor *y = ag_node_new_output(node, dtype, ag_tensor_shape(x));
     if (y)
         ag_tensor_copy(ag_node_context(node), y, x);

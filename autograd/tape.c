@@ -40,7 +40,7 @@ static void clear(ag_node *node)
     node->promised_to = NULL;
     node->name = NULL;
     node->has_gradient = node->requires_gradient = node->retains_gradient = false;
-    node->owns_data = node->backward_done = node->users_op = false;
+    node->owns_data = node->backward_done = node->users_op = node->is_complex = false;
     node->value.data = NULL;
 }
 
@@ -175,7 +175,7 @@ ag_var ag_leaf(ag_context *context, const ag_tensor *value, bool owns_data)
  * come here if a gradient can flow on to one of them. */
 static bool save_inputs(ag_context *context, ag_node *node, const ag_var *inputs, int n)
 {
-    bool differentiable = node->op->vjp && context->tape->no_grad == 0;
+    bool differentiable = node->op->vjp && context->tape->no_grad == 0, complex = false;
     ag_input *saved = node->few_inputs;
     if (n > AG_FEW_INPUTS)
         saved = ag_memory_new(context, AG_STEP, (size_t)n * sizeof *saved);
@@ -184,11 +184,13 @@ static bool save_inputs(ag_context *context, ag_node *node, const ag_var *inputs
         if (!input)
             return ag_node_require(context, node->op->name, inputs[i]); /* says what is wrong */
         saved[i] = (ag_input){ input, input->base->version };
+        complex |= input->value.dtype == AG_C128;
         if (differentiable && input->requires_gradient && !ag_input_is_constant(node, i))
             node->requires_gradient = true;
     }
     node->inputs = saved;
     node->n_inputs = n;
+    node->is_complex = complex;
     return saved;
 }
 
@@ -267,6 +269,39 @@ static ag_var give_up(ag_context *context, ag_node *node)
     return ag_poisoned(context);
 }
 
+/* Whether an operand is f64 beside others that are c128. */
+static bool is_mixed(const ag_node *node)
+{
+    bool real = false;
+    for (int i = 0; node->is_complex && i < node->n_inputs; i++)
+        real |= node->inputs[i].node->value.dtype == AG_F64;
+    return real;
+}
+
+static ag_var apply(ag_context *context, const ag_op *op, const ag_var *inputs, int n,
+                    const void *options, bool users_op);
+
+/* The operation once more, on its operands with all f64 ones cast to c128; no gradient leads
+ * back to those. */
+AG_SELDOM static ag_var apply_promoted(ag_context *context, ag_node *node, const ag_var *inputs,
+                                       int n, const void *options)
+{
+    const ag_op *op = node->op;
+    bool users_op = node->users_op;
+    uint32_t first = node->self.index;
+    ag_var *promoted = ag_memory_new(context, AG_STEP, (size_t)n * sizeof *promoted);
+    ag_tape_truncate(context->tape, first);
+    for (int i = 0; promoted && i < n; i++)
+        promoted[i] =
+            ag_dtype_of(inputs[i]) == AG_F64 ? ag_cast(ag_detach(inputs[i]), AG_C128) : inputs[i];
+    ag_var y = ag_poisoned(context);
+    if (!context->error)
+        y = apply(context, op, promoted, n, options, users_op);
+    if (context->error)
+        ag_tape_truncate(context->tape, first);
+    return y;
+}
+
 static ag_var apply(ag_context *context, const ag_op *op, const ag_var *inputs, int n,
                     const void *options, bool users_op)
 {
@@ -276,7 +311,12 @@ static ag_var apply(ag_context *context, const ag_op *op, const ag_var *inputs, 
         return ag_poisoned(context);
     node->op = op;
     node->users_op = users_op;
-    if (save_inputs(context, node, inputs, n) && save_options(context, node, options))
+    bool saved = save_inputs(context, node, inputs, n) && save_options(context, node, options);
+    if (saved && is_mixed(node))
+        return apply_promoted(context, node, inputs, n, options);
+    if (saved && node->is_complex && users_op && !op->complex_form)
+        ag_node_refuse_complex(node);
+    else if (saved)
         run_forward(node);
     if (!context->error && !node->value.data)
         ag_fail(context, AG_ERR_STATE, "%s: forward made no output", op->name);
@@ -294,6 +334,12 @@ ag_var ag_run(const ag_op *op, const ag_var *inputs, int n, const void *options)
 {
     ag_context *context = first_context(inputs, n);
     return context ? apply(context, op, inputs, n, options, false) : AG_NONE;
+}
+
+ag_var ag_run_again(const ag_node *node, const ag_var *inputs)
+{
+    ag_context *context = first_context(inputs, node->n_inputs);
+    return apply(context, node->op, inputs, node->n_inputs, node->options, node->users_op);
 }
 
 static bool check_call(ag_context *context, const ag_op *op, int n, const void *options)

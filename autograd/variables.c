@@ -128,7 +128,7 @@ ag_var ag_require_gradient(ag_var leaf)
     if (node->op)
         ag_fail(leaf.context, AG_ERR_STATE, "require_gradient: %s is the result of an operation",
                 ag_describe(leaf, text, sizeof text));
-    else if (!ag_dtype_is_float(node->value.dtype))
+    else if (!ag_dtype_is_real(node->value.dtype))
         ag_fail(leaf.context, AG_ERR_DTYPE, "require_gradient: %s is %s",
                 ag_describe(leaf, text, sizeof text), ag_dtype_name(node->value.dtype));
     if (leaf.context->error)
@@ -145,7 +145,7 @@ ag_var ag_parameter(ag_context *context, const char *name, ag_dtype dtype, ag_sh
     if (dtype == AG_DEFAULT_DTYPE)
         dtype = context->dtype;
     ag_tensor value;
-    if (!ag_dtype_is_float(dtype))
+    if (!ag_dtype_is_real(dtype))
         ag_fail(context, AG_ERR_DTYPE, "parameter: %s is %s, not f32 or f64", name ? name : "",
                 ag_dtype_name(dtype));
     if (context->error || !ag_tensor_allocate(context, AG_KEEP, dtype, shape, &value))

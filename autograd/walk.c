@@ -130,7 +130,7 @@ static bool values_unchanged(const ag_node *node)
 /* Calls the rule; false with an error recorded. */
 static bool call_rule(struct ag_walk *walk, const ag_node *node, ag_var dy, ag_var *dx)
 {
-    bool fused = !walk->recording && node->op->vjp_fused;
+    bool fused = !walk->recording && node->op->vjp_fused && node->value.dtype != AG_C128;
     if (!values_unchanged(node))
         return false;
     for (int i = 0; i < node->n_inputs; i++)

@@ -104,7 +104,7 @@ static bool check_tokens(const ag_attention *attention, ag_var w, ag_var x)
     if (!node)
         return false;
     const ag_tensor *value = &node->value;
-    if (value->dtype != ag_dtype_of(w))
+    if (!ag_dtypes_agree(value->dtype, ag_dtype_of(w)))
         return refuse(w, x, AG_ERR_DTYPE, "their dtypes differ");
     if (value->rank < 2 || value->dims[value->rank - 1] != ag_shape_of(w).dims[0])
         return refuse(w, x, AG_ERR_SHAPE,
@@ -175,7 +175,7 @@ static bool check_additive(ag_context *context, ag_var additive, ag_dtype dtype,
     if (!node)
         return false;
     const ag_tensor *value = &node->value;
-    if (value->dtype != dtype) {
+    if (!ag_dtypes_agree(value->dtype, dtype)) {
         return ag_fail(context, AG_ERR_DTYPE, "%s: the additive mask is %s, but x is %s",
                        forward_name, ag_dtype_name(value->dtype), ag_dtype_name(dtype));
     }

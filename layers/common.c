@@ -29,7 +29,7 @@ bool ag_layer_takes(const char *operation, ag_var parameter, ag_var x, int64_t d
     if (!node)
         return false;
     const ag_tensor *value = &node->value;
-    bool same_dtype = value->dtype == ag_dtype_of(parameter);
+    bool same_dtype = ag_dtypes_agree(value->dtype, ag_dtype_of(parameter));
     if (same_dtype && value->rank >= 1 && value->dims[value->rank - 1] == d)
         return true;
     char x_text[160], text[160];

@@ -7,6 +7,7 @@
  * the sizes alone, and so do the bits. */
 #include <string.h>
 
+#include "compute_complex.h"
 #include "internal.h"
 #include "kernels/kernels.h"
 
@@ -189,6 +190,8 @@ static void forward_task(void *job_, int64_t task, int worker)
 bool ag_compute_attention(ag_context *context, const ag_attention_call *call, ag_tensor *y,
                           ag_tensor *statistics)
 {
+    if (y->dtype == AG_C128)
+        return ag_complex_attention(context, call, y);
     attention_job job = job_over(context, call);
     if (!scratch_has_a_size(context, &job.head))
         return false;

@@ -172,15 +172,16 @@ static bool run(ag_context *context, ag_elementwise_loop *loop, double parameter
     static void name(int64_t n, const void *const *operands, const int64_t *strides, void *y, \
                      double parameter)
 
-/* y = condition ? a : b for one pair of types. NaN is not 0. */
-#define WHERE(name, C, T)                                                                         \
-    LOOP(name)                                                                                    \
-    {                                                                                             \
-        (void)parameter;                                                                          \
-        const C *condition = operands[0];                                                         \
-        const T *a = operands[1], *b = operands[2];                                               \
-        for (int64_t i = 0; i < n; i++)                                                           \
-            ((T *)y)[i] = condition[i * strides[0]] != 0 ? a[i * strides[1]] : b[i * strides[2]]; \
+/* y = condition ? a : b for one pair of types; part: what decides. NaN is not 0. */
+#define WHERE(name, C, part, T)                                                              \
+    LOOP(name)                                                                               \
+    {                                                                                        \
+        (void)parameter;                                                                     \
+        const C *condition = operands[0];                                                    \
+        const T *a = operands[1], *b = operands[2];                                          \
+        for (int64_t i = 0; i < n; i++)                                                      \
+            ((T *)y)[i] =                                                                    \
+                condition[i * strides[0]] part != 0 ? a[i * strides[1]] : b[i * strides[2]]; \
     }
 
 #define COMPARE(name, operator)                                               \
@@ -192,24 +193,32 @@ static bool run(ag_context *context, ag_elementwise_loop *loop, double parameter
             ((int64_t *)y)[i] = a[i * strides[0]] operator b[i * strides[1]]; \
     }
 
-WHERE(where_f32_f32, float, float)
-WHERE(where_f32_f64, float, double)
-WHERE(where_f32_i64, float, int64_t)
-WHERE(where_f64_f32, double, float)
-WHERE(where_f64_f64, double, double)
-WHERE(where_f64_i64, double, int64_t)
-WHERE(where_i64_f32, int64_t, float)
-WHERE(where_i64_f64, int64_t, double)
-WHERE(where_i64_i64, int64_t, int64_t)
+WHERE(where_f32_f32, float, , float)
+WHERE(where_f32_f64, float, , double)
+WHERE(where_f32_i64, float, , int64_t)
+WHERE(where_f32_c128, float, , ag_complex)
+WHERE(where_f64_f32, double, , float)
+WHERE(where_f64_f64, double, , double)
+WHERE(where_f64_i64, double, , int64_t)
+WHERE(where_f64_c128, double, , ag_complex)
+WHERE(where_i64_f32, int64_t, , float)
+WHERE(where_i64_f64, int64_t, , double)
+WHERE(where_i64_i64, int64_t, , int64_t)
+WHERE(where_i64_c128, int64_t, , ag_complex)
+WHERE(where_c128_f32, ag_complex, .re, float)
+WHERE(where_c128_f64, ag_complex, .re, double)
+WHERE(where_c128_i64, ag_complex, .re, int64_t)
+WHERE(where_c128_c128, ag_complex, .re, ag_complex)
 COMPARE(equal_i64, ==)
 COMPARE(greater_i64, >)
 
 static ag_elementwise_loop *where_loop(ag_dtype condition, ag_dtype values)
 {
-    static ag_elementwise_loop *const loops[3][3] = {
-        { where_f32_f32, where_f32_f64, where_f32_i64 },
-        { where_f64_f32, where_f64_f64, where_f64_i64 },
-        { where_i64_f32, where_i64_f64, where_i64_i64 },
+    static ag_elementwise_loop *const loops[4][4] = {
+        { where_f32_f32, where_f32_f64, where_f32_i64, where_f32_c128 },
+        { where_f64_f32, where_f64_f64, where_f64_i64, where_f64_c128 },
+        { where_i64_f32, where_i64_f64, where_i64_i64, where_i64_c128 },
+        { where_c128_f32, where_c128_f64, where_c128_i64, where_c128_c128 },
     };
     return loops[condition - AG_F32][values - AG_F32];
 }
@@ -219,6 +228,11 @@ static ag_elementwise_loop *where_loop(ag_dtype condition, ag_dtype values)
 static const ag_elementwise_kernels *kernels_for(ag_context *context, ag_dtype dtype)
 {
     return context->kernels->elementwise[ag_kernels_type(dtype)];
+}
+
+bool ag_unary_has_complex_form(ag_unary kind)
+{
+    return ag_elementwise_kernels_c128.unary[kind] != NULL;
 }
 
 bool ag_compute_unary(ag_context *context, ag_unary kind, double parameter, const ag_tensor *x,
@@ -258,8 +272,12 @@ bool ag_compute_masked_fill(ag_context *context, const ag_tensor *x, const ag_te
 {
     float f32 = (float)value;
     double f64 = value;
+    ag_complex c128 = { value, 0.0 };
     int64_t i64 = to_integer(value);
-    void *data = y->dtype == AG_F32 ? (void *)&f32 : y->dtype == AG_F64 ? (void *)&f64 : &i64;
+    void *data = y->dtype == AG_F32    ? (void *)&f32
+                 : y->dtype == AG_F64  ? (void *)&f64
+                 : y->dtype == AG_C128 ? (void *)&c128
+                                       : &i64;
     ag_tensor fill = ag_tensor_over(data, y->dtype, AG_SCALAR);
     return ag_compute_where(context, mask, &fill, x, y);
 }

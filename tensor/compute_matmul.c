@@ -12,6 +12,7 @@
  * when they are there: the bits are those of one thread. */
 #include <string.h>
 
+#include "compute_complex.h"
 #include "internal.h"
 #include "kernels/kernels.h"
 
@@ -307,6 +308,8 @@ static void run_all(ag_context *context, matmul_job *job, int64_t most_tasks)
 bool ag_compute_matmul(ag_context *context, const ag_tensor *a, const ag_tensor *b,
                        const ag_matmul_start *start, ag_tensor *y)
 {
+    if (y->dtype == AG_C128)
+        return ag_complex_matmul(a, b, start, y);
     int64_t count = ag_tensor_count(y);
     if (count == 0)
         return true;

@@ -6,6 +6,7 @@
  * an order that depends on the shape alone. */
 #include <string.h>
 
+#include "compute_complex.h"
 #include "internal.h"
 #include "kernels/kernels.h"
 
@@ -68,6 +69,8 @@ bool ag_compute_norm(ag_context *context, ag_norm_rows kind, double epsilon, con
                      const ag_tensor *gain, const ag_tensor *bias, ag_tensor *y,
                      ag_tensor *statistics)
 {
+    if (x->dtype == AG_C128)
+        return ag_complex_norm(kind, epsilon, x, gain, bias, y);
     norm_job job = job_over(context, kind, x);
     ag_tensor ones, zeros;
     if (!row_or_constant(context, gain, 1, x, &ones) ||

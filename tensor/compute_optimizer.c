@@ -1,5 +1,6 @@
 /* What an optimiser does with whole tensors: updates in place, and the two
  * questions it asks of gradients, their size and whether they are finite. */
+#include "compute_complex.h"
 #include "internal.h"
 #include "kernels/kernels.h"
 
@@ -126,6 +127,8 @@ bool ag_tensor_all_finite(const ag_tensor *x)
     _Alignas(AG_ALIGNMENT) char buffer[AG_READ_BYTES];
     if (x->dtype == AG_I64)
         return true;
+    if (x->dtype == AG_C128)
+        return ag_complex_all_finite(x);
     ag_reader reader = ag_reader_over(x);
     int64_t count = ag_tensor_count(x);
     for (int64_t i = 0; i < count; i += AG_READ_ELEMENTS) {

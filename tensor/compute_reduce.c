@@ -12,6 +12,7 @@
  */
 #include <string.h>
 
+#include "compute_complex.h"
 #include "internal.h"
 #include "kernels/kernels.h"
 
@@ -57,6 +58,9 @@ static void copy_run(size_t size, int64_t n, const char *from, int64_t from_stri
     else if (size == 4)
         for (int64_t i = 0; i < n; i++)
             memcpy(to + 4 * i * to_stride, from + 4 * i * from_stride, 4);
+    else if (size == 16)
+        for (int64_t i = 0; i < n; i++)
+            memcpy(to + 16 * i * to_stride, from + 16 * i * from_stride, 16);
     else
         for (int64_t i = 0; i < n; i++)
             memcpy(to + 8 * i * to_stride, from + 8 * i * from_stride, 8);
@@ -309,6 +313,8 @@ static bool reduce_few(const ag_row_kernels *kernels, ag_reduce kind, const ag_t
 bool ag_compute_reduce(ag_context *context, ag_reduce kind, const ag_tensor *x, unsigned axes,
                        ag_tensor *y)
 {
+    if (x->dtype == AG_C128)
+        return ag_complex_reduce(kind, x, axes, y);
     const ag_row_kernels *kernels = row_kernels(context, x->dtype);
     if (ag_tensor_count(x) == 0) {
         kernels->reduce_rows[kind](ag_tensor_count(y), 0, y->data, y->data);
@@ -373,6 +379,8 @@ bool ag_compute_argmax(ag_context *context, const ag_tensor *x, int axis, ag_ten
         return true;
     if (x->dims[axis] == 0)
         return ag_fail(context, AG_ERR_SHAPE, "argmax: axis %d has no elements", axis);
+    if (x->dtype == AG_C128)
+        return ag_complex_argmax(x, axis, y);
     block_job job = { .kernels = row_kernels(context, x->dtype), .y = y->data };
     job.x = ag_reader_over(x);
     block_over_axis(&job, x, axis);
@@ -404,6 +412,8 @@ static void cumsum_task(void *job_, int64_t task, int worker)
 
 bool ag_compute_cumsum(ag_context *context, const ag_tensor *x, int axis, ag_tensor *y)
 {
+    if (x->dtype == AG_C128)
+        return ag_complex_cumsum(x, axis, y);
     if (ag_tensor_count(x) == 0)
         return true;
     block_job job = { .kernels = row_kernels(context, x->dtype), .y = y->data };

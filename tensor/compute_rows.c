@@ -4,6 +4,7 @@
  * indices are all checked before anything is written. */
 #include <string.h>
 
+#include "compute_complex.h"
 #include "internal.h"
 #include "kernels/kernels.h"
 
@@ -63,6 +64,8 @@ static void softmax_task(void *job_, int64_t task, int worker)
 
 bool ag_compute_softmax(ag_context *context, ag_softmax_kind kind, const ag_tensor *x, ag_tensor *y)
 {
+    if (x->dtype == AG_C128)
+        return ag_complex_softmax(kind, x, y);
     rows_job job = { .kernels = row_kernels(context, x->dtype), .kind = kind };
     job.x = x;
     job.result = y;
@@ -134,6 +137,8 @@ bool ag_compute_cross_entropy(ag_context *context, const ag_tensor *logits, cons
     rows_cut(&job, logits);
     if (!check_labels(context, &job))
         return false;
+    if (logits->dtype == AG_C128)
+        return ag_complex_cross_entropy(logits, job.labels, ignore, losses);
     rows_run(context, &job, cross_entropy_task);
     return true;
 }
@@ -270,6 +275,8 @@ bool ag_compute_scatter_add_rows(ag_context *context, const ag_tensor *rows,
         return false;
     if (job.n == 0)
         return true;
+    if (y->dtype == AG_C128)
+        return ag_complex_scatter_add_rows(rows, job.indices, job.count, y);
     job.kernels = row_kernels(context, y->dtype);
     bool large = (job.count + y->dims[0]) * job.n > AG_TASK_ELEMENTS;
     job.per_task = large ? SCATTER_COLUMNS : ag_min(job.n, AG_READ_ELEMENTS);

@@ -39,10 +39,30 @@ COPY_ROW(i64_from_f32, int64_t, float, ag_to_int64)
 COPY_ROW(i64_from_f64, int64_t, double, ag_to_int64)
 COPY_ROW(i64_from_i64, int64_t, int64_t, (int64_t))
 
-static copy_row *const copy_rows[4][4] = {
+static ag_complex complex_of(double value)
+{
+    return (ag_complex){ value, 0.0 };
+}
+
+static ag_complex complex_of_integer(int64_t value)
+{
+    return complex_of((double)value);
+}
+
+COPY_ROW(c128_from_f32, ag_complex, float, complex_of)
+COPY_ROW(c128_from_f64, ag_complex, double, complex_of)
+COPY_ROW(c128_from_i64, ag_complex, int64_t, complex_of_integer)
+COPY_ROW(c128_from_c128, ag_complex, ag_complex, )
+
+/* There is none from c128 to real numbers: an imaginary part would be lost without a word. */
+static copy_row *const copy_rows[5][5] = {
     [AG_F32] = { [AG_F32] = f32_from_f32, [AG_F64] = f32_from_f64, [AG_I64] = f32_from_i64 },
     [AG_F64] = { [AG_F32] = f64_from_f32, [AG_F64] = f64_from_f64, [AG_I64] = f64_from_i64 },
     [AG_I64] = { [AG_F32] = i64_from_f32, [AG_F64] = i64_from_f64, [AG_I64] = i64_from_i64 },
+    [AG_C128] = { [AG_F32] = c128_from_f32,
+                  [AG_F64] = c128_from_f64,
+                  [AG_I64] = c128_from_i64,
+                  [AG_C128] = c128_from_c128 },
 };
 
 /* to and from have one shape and at least one element. */
@@ -123,6 +143,9 @@ bool ag_tensor_copy(ag_context *context, ag_tensor *to, const ag_tensor *from)
         return ag_fail(context, AG_ERR_ARGUMENT, "copy: the tensor is NULL");
     if (!check_operand(context, to) || !check_operand(context, from))
         return false;
+    if (!copy_rows[to->dtype][from->dtype])
+        return ag_fail(context, AG_ERR_DTYPE, "copy: %s does not become %s",
+                       ag_dtype_name(from->dtype), ag_dtype_name(to->dtype));
     for (int i = 0; i < to->rank; i++)
         if (to->strides[i] == 0 && to->dims[i] > 1)
             return ag_fail(context, AG_ERR_SHAPE,

@@ -82,10 +82,33 @@ void ag_memory_free_all(ag_context *context);
 
 /* ---- Tensors (tensor.c) ------------------------------------------------ */
 
-static inline bool ag_dtype_is_float(ag_dtype dtype)
+/* What variables and gradients are made of, and those that a program can ask for. */
+static inline bool ag_dtype_is_real(ag_dtype dtype)
 {
     return dtype == AG_F32 || dtype == AG_F64;
 }
+
+static inline bool ag_dtype_is_float(ag_dtype dtype)
+{
+    return ag_dtype_is_real(dtype) || dtype == AG_C128;
+}
+
+/* Bytes of an element of a tensor that there is. */
+static inline size_t ag_item_size(ag_dtype dtype)
+{
+    return dtype == AG_F32 ? 4 : dtype == AG_C128 ? 16 : 8;
+}
+
+/* An element of c128, laid out like C's double complex. */
+typedef struct ag_complex {
+    double re, im;
+} ag_complex;
+
+/* The imaginary part of the k-th element; 0 for a real tensor, NaN out of range. */
+double ag_tensor_imaginary_at(const ag_tensor *tensor, int64_t k);
+
+/* Sets both parts; a real tensor takes the real one. False out of range. */
+bool ag_tensor_put_complex(ag_tensor *tensor, int64_t k, ag_complex value);
 
 /* The number of bytes of a dense tensor; false (AG_ERR_SHAPE for a wrong
  * rank or size, AG_ERR_MEMORY where it overflows) with the error recorded. */
@@ -113,7 +136,7 @@ static inline int64_t ag_tensor_elements(const ag_tensor *x)
 
 static inline size_t ag_tensor_bytes(const ag_tensor *x)
 {
-    return (size_t)ag_tensor_elements(x) * (x->dtype == AG_F32 ? 4 : 8);
+    return (size_t)ag_tensor_elements(x) * ag_item_size(x->dtype);
 }
 
 /* Whether a struct can be a tensor at all: rank, sizes, dtype and data. Anyone
@@ -175,7 +198,9 @@ const struct ag_kernels *ag_kernels_choose(ag_context *context);
 /* The numbers behind the operations. Results y are contiguous and allocated
  * by the caller, with the right dtype and shape; operands may have any
  * strides. Shapes and dtypes have been checked. Computations are on f32 and
- * f64 unless noted. False only with an error recorded (memory, an index). */
+ * f64 unless noted. On c128 there is what forward calls need: no fused backward rules, no
+ * optimisers, nothing saved for either. False only with an error recorded (memory, an
+ * index). */
 
 /* clang-format off */
 typedef enum ag_unary {
@@ -189,6 +214,9 @@ typedef enum ag_unary {
     AG_UNARY_COUNT
 } ag_unary;
 /* clang-format on */
+
+/* Some functions cannot be computed of complex numbers. */
+bool ag_unary_has_complex_form(ag_unary kind);
 
 bool ag_compute_unary(ag_context *context, ag_unary kind, double parameter, const ag_tensor *x,
                       ag_tensor *y);

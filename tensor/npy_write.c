@@ -116,6 +116,8 @@ bool ag_npy_write(ag_context *context, const char *path, const ag_tensor *tensor
     if (!path || !tensor)
         return ag_fail(context, AG_ERR_ARGUMENT, "npy_write: the %s is NULL",
                        path ? "tensor" : "path");
+    if (tensor->dtype == AG_C128)
+        return ag_fail(context, AG_ERR_DTYPE, "npy_write: c128 cannot be written");
     size_t bytes;
     if (!ag_shape_bytes(context, tensor->dtype, ag_tensor_shape(tensor), &bytes))
         return false;

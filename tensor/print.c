@@ -5,7 +5,8 @@
  *
  * One format for the whole tensor, so that columns line up: integers as they
  * are; floats with four decimals where the largest of them is neither huge nor
- * tiny, and otherwise with four significant digits. Long axes show only their ends. */
+ * tiny, and otherwise with four significant digits. Imaginary parts, which may be tiny beside
+ * the real ones, have four significant digits: 0.5000+1e-30i. Long axes show only their ends. */
 #include "internal.h"
 
 #include <inttypes.h>
@@ -42,6 +43,8 @@ static void each_shown(printer *p, int axis, int64_t offset, void (*look)(printe
 
 static double float_at(const ag_tensor *tensor, int64_t offset)
 {
+    if (tensor->dtype == AG_C128)
+        return ((const ag_complex *)tensor->data)[offset].re;
     return tensor->dtype == AG_F32 ? (double)((const float *)tensor->data)[offset]
                                    : ((const double *)tensor->data)[offset];
 }
@@ -60,14 +63,17 @@ static int element_text(const printer *p, int64_t offset, char *text, size_t roo
     if (p->tensor->dtype == AG_I64)
         return snprintf(text, room, "%" PRId64, ((const int64_t *)p->tensor->data)[offset]);
     double value = float_at(p->tensor, offset);
-    if (isnan(value)) /* whose sign means nothing */
-        return snprintf(text, room, "nan");
-    return snprintf(text, room, p->fixed ? "%.4f" : "%.4g", value);
+    int used = isnan(value) ? snprintf(text, room, "nan") /* whose sign means nothing */
+                            : snprintf(text, room, p->fixed ? "%.4f" : "%.4g", value);
+    if (p->tensor->dtype == AG_C128)
+        used += snprintf(text + used, room - (size_t)used, "%+.4gi",
+                         ((const ag_complex *)p->tensor->data)[offset].im);
+    return used;
 }
 
 static void look_at_width(printer *p, int64_t offset)
 {
-    char text[32];
+    char text[64];
     int width = element_text(p, offset, text, sizeof text);
     if (width > p->width)
         p->width = width;
@@ -75,7 +81,7 @@ static void look_at_width(printer *p, int64_t offset)
 
 static void print_element(const printer *p, int64_t offset)
 {
-    char text[32];
+    char text[64];
     element_text(p, offset, text, sizeof text);
     fprintf(p->file, "%*s", p->width, text);
 }

@@ -227,7 +227,7 @@ static bool check_target(ag_context *context, const char *operation, const ag_ra
     if (tensor->rank < 0 || tensor->rank > AG_MAX_RANK)
         return ag_fail(context, AG_ERR_SHAPE, "%s: the tensor's rank is %d, not 0 to %d", operation,
                        tensor->rank, AG_MAX_RANK);
-    if (!ag_dtype_is_float(tensor->dtype) && !(integers && tensor->dtype == AG_I64))
+    if (!ag_dtype_is_real(tensor->dtype) && !(integers && tensor->dtype == AG_I64))
         return ag_fail(context, AG_ERR_DTYPE, "%s: cannot fill a tensor of dtype %s", operation,
                        ag_dtype_name(tensor->dtype));
     char text[256];

@@ -15,6 +15,8 @@ size_t ag_dtype_size(ag_dtype dtype)
     case AG_F64:
     case AG_I64:
         return 8;
+    case AG_C128:
+        return 16;
     case AG_DEFAULT_DTYPE:
         break;
     }
@@ -30,6 +32,8 @@ const char *ag_dtype_name(ag_dtype dtype)
         return "f64";
     case AG_I64:
         return "i64";
+    case AG_C128:
+        return "c128";
     case AG_DEFAULT_DTYPE:
         return "default";
     }
@@ -137,7 +141,8 @@ static bool bytes_of(ag_context *context, ag_dtype dtype, int rank, const int64_
     if (item == 0)
         return ag_fail(context, AG_ERR_DTYPE, "tensor: %s", ag_dtype_name(dtype));
     bool empty = false;
-    int64_t limit = item == 4 ? PTRDIFF_MAX / 4 : PTRDIFF_MAX / 8, count = 1;
+    int64_t limit = item == 4 ? PTRDIFF_MAX / 4 : item == 8 ? PTRDIFF_MAX / 8 : PTRDIFF_MAX / 16;
+    int64_t count = 1;
     for (int i = 0; i < rank; i++) {
         if (dims[i] < 0 || (dims[i] > 0 && !product_fits(count, dims[i], limit)))
             return refuse_sizes(context, rank, dims);
@@ -217,7 +222,7 @@ bool ag_tensor_allocate_like(ag_context *context, ag_lifetime lifetime, const ag
     }
     tensor->dtype = like->dtype;
     tensor->rank = like->rank;
-    size_t bytes = (size_t)count * (like->dtype == AG_F32 ? 4 : 8);
+    size_t bytes = (size_t)count * ag_item_size(like->dtype);
     tensor->data = ag_memory_new(context, lifetime, bytes);
     return tensor->data != NULL;
 }
@@ -302,6 +307,8 @@ static double read_element(const ag_tensor *tensor, int64_t offset)
         return ((const double *)tensor->data)[offset];
     case AG_I64:
         return (double)((const int64_t *)tensor->data)[offset];
+    case AG_C128:
+        return ((const ag_complex *)tensor->data)[offset].re;
     case AG_DEFAULT_DTYPE:
         break;
     }
@@ -319,6 +326,9 @@ static void write_element(ag_tensor *tensor, int64_t offset, double value)
         break;
     case AG_I64:
         ((int64_t *)tensor->data)[offset] = ag_to_int64(value);
+        break;
+    case AG_C128:
+        ((ag_complex *)tensor->data)[offset] = (ag_complex){ value, 0.0 };
         break;
     case AG_DEFAULT_DTYPE:
         break;
@@ -377,6 +387,26 @@ bool ag_tensor_put(ag_tensor *tensor, int64_t k, double value)
     if (!offset_of_place(tensor, k, &offset))
         return false;
     write_element(tensor, offset, value);
+    return true;
+}
+
+double ag_tensor_imaginary_at(const ag_tensor *tensor, int64_t k)
+{
+    int64_t offset;
+    if (!offset_of_place(tensor, k, &offset))
+        return NAN;
+    return tensor->dtype == AG_C128 ? ((const ag_complex *)tensor->data)[offset].im : 0.0;
+}
+
+bool ag_tensor_put_complex(ag_tensor *tensor, int64_t k, ag_complex value)
+{
+    int64_t offset;
+    if (!offset_of_place(tensor, k, &offset))
+        return false;
+    if (tensor->dtype == AG_C128)
+        ((ag_complex *)tensor->data)[offset] = value;
+    else
+        write_element(tensor, offset, value.re);
     return true;
 }
 

@@ -41,8 +41,9 @@ typedef struct ag_context ag_context;
 
 /* ---- 1  The context ---------------------------------------------------- */
 
-/* f32 to train, f64 to check gradients, i64 for indices and labels. */
-typedef enum ag_dtype { AG_DEFAULT_DTYPE = 0, AG_F32, AG_F64, AG_I64 } ag_dtype;
+/* f32 to train, f64 to check gradients, i64 for indices and labels. c128, two f64 (real
+ * part, imaginary part), is what a gradient check by complex steps computes with. */
+typedef enum ag_dtype { AG_DEFAULT_DTYPE = 0, AG_F32, AG_F64, AG_I64, AG_C128 } ag_dtype;
 
 typedef enum ag_error {
     AG_OK = 0,
@@ -183,17 +184,18 @@ typedef enum ag_lifetime {
 AG_API ag_tensor *ag_tensor_new(ag_context *context, ag_lifetime lifetime, ag_dtype dtype,
                                 ag_shape shape);
 
-AG_API size_t ag_dtype_size(ag_dtype dtype);      /* bytes: 4, 8, 8 */
-AG_API const char *ag_dtype_name(ag_dtype dtype); /* "f32", "f64", "i64" */
+AG_API size_t ag_dtype_size(ag_dtype dtype);      /* bytes: 4, 8, 8, 16 */
+AG_API const char *ag_dtype_name(ag_dtype dtype); /* "f32", "f64", "i64", "c128" */
 AG_API ag_shape ag_tensor_shape(const ag_tensor *tensor);
 AG_API int64_t ag_tensor_count(const ag_tensor *tensor);
 AG_API bool ag_tensor_is_contiguous(const ag_tensor *tensor);
 
-/* The element at index (rank numbers), as a double. NaN for a NULL tensor or
- * an index out of range. */
+/* The element at index (rank numbers), as a double: of c128 the real part. NaN for a NULL
+ * tensor or an index out of range. */
 AG_API double ag_tensor_get(const ag_tensor *tensor, const int64_t *index);
 
-/* Sets one element; false if the tensor is NULL or the index out of range. */
+/* Sets one element, of c128 with the imaginary part 0; false if the tensor is NULL or the
+ * index out of range. */
 AG_API bool ag_tensor_set(ag_tensor *tensor, const int64_t *index, double value);
 
 /* The k-th element in row-major order; NaN or false out of range. */
@@ -202,7 +204,7 @@ AG_API bool ag_tensor_put(ag_tensor *tensor, int64_t k, double value);
 
 /* to = from, element by element, with broadcasting of from and conversion of
  * dtype. Where they overlap in memory the result is as if from had been
- * copied first. AG_ERR_SHAPE. */
+ * copied first. AG_ERR_SHAPE. AG_ERR_DTYPE: from c128 to another dtype. */
 AG_API bool ag_tensor_copy(ag_context *context, ag_tensor *to, const ag_tensor *from);
 AG_API bool ag_tensor_fill(ag_context *context, ag_tensor *tensor, double value);
 
@@ -246,7 +248,8 @@ AG_API void ag_tensor_print(const ag_tensor *tensor, FILE *file);
  * become i64. NULL on error: AG_ERR_IO, AG_ERR_FORMAT, AG_ERR_MEMORY. */
 AG_API ag_tensor *ag_npy_read(ag_context *context, const char *path, ag_lifetime lifetime);
 
-/* Version 1, row-major, little-endian. The file appears whole or not at all. */
+/* Version 1, row-major, little-endian. The file appears whole or not at all.
+ * AG_ERR_DTYPE: c128. */
 AG_API bool ag_npy_write(ag_context *context, const char *path, const ag_tensor *tensor);
 
 /* ---- 6  Random numbers ------------------------------------------------- */

@@ -1,27 +1,44 @@
-/* All cases: each of the tables in first order, then in second. */
+/* All cases as one list. */
 #include "cases.h"
 
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* The tables of operations and layers in first order, in second, the operations in other
+ * layouts, and the kernels. */
+typedef enum part { FIRST, SECOND, LAYOUTS, KERNELS, PARTS } part;
 
 int ag_case_first_count(void)
 {
     return ag_op_case_count() + ag_layer_case_count();
 }
 
+static int count_of(part p)
+{
+    return p == LAYOUTS   ? ag_op_case_count()
+           : p == KERNELS ? ag_precision_case_count()
+                          : ag_case_first_count();
+}
+
 int ag_case_count(void)
 {
-    return 2 * ag_case_first_count();
+    int count = 0;
+    for (int p = 0; p < PARTS; p++)
+        count += count_of((part)p);
+    return count;
 }
 
-/* Case i as a place in the tables; *second says which order. */
-static int place_of(int i, bool *second)
+/* Case i as a place in a part. */
+static part part_of(int i, int *place)
 {
-    *second = i >= ag_case_first_count();
-    return i % ag_case_first_count();
+    int p = FIRST;
+    for (*place = i; p < KERNELS && *place >= count_of((part)p); p++)
+        *place -= count_of((part)p);
+    return (part)p;
 }
 
-/* The operation's case at this place, or NULL: then it is the layer's. */
+/* The operation's case at a place of the first three parts; NULL: it is the layer's. */
 static const ag_op_case *op_at(int place)
 {
     return ag_op_case_at(place);
@@ -34,27 +51,30 @@ static const ag_layer_case *layer_at(int place)
 
 const char *ag_case_name(int i)
 {
-    bool second;
-    int place = place_of(i, &second);
+    int place;
+    if (part_of(i, &place) == KERNELS)
+        return ag_precision_case_name(place);
     return op_at(place) ? op_at(place)->name : layer_at(place)->name;
 }
 
 const char *ag_case_kind(int i)
 {
-    bool second;
-    return op_at(place_of(i, &second)) ? "op" : "layer";
+    int place;
+    return part_of(i, &place) == KERNELS || op_at(place) ? "op" : "layer";
 }
 
-bool ag_case_is_second(int i)
+const char *ag_case_suffix(int i)
 {
-    return i >= ag_case_first_count();
+    static const char *const suffixes[] = { "", "/second", "/layouts", "/kernels" };
+    int place;
+    return suffixes[part_of(i, &place)];
 }
 
 bool ag_case_has_gradient(int i)
 {
-    bool second;
-    const ag_op_case *op = op_at(place_of(i, &second));
-    return !op || !op->no_gradient;
+    int place;
+    bool kernels = part_of(i, &place) == KERNELS;
+    return !kernels && !(op_at(place) && op_at(place)->no_gradient);
 }
 
 int ag_case_find(const char *name)
@@ -76,8 +96,8 @@ void ag_case_list(FILE *file)
 
 void ag_case_open(int i, uint64_t seed, ag_dtype dtype, ag_case_setup *setup)
 {
-    bool second;
-    int place = place_of(i, &second);
+    int place;
+    part_of(i, &place);
     if (op_at(place))
         ag_op_case_open(op_at(place), 0, seed, dtype, setup);
     else
@@ -106,6 +126,17 @@ static int seriousness(ag_verdict verdict)
 bool ag_case_failed(const ag_case_result *result)
 {
     return seriousness(result->verdict) > 2;
+}
+
+void ag_case_complain(ag_case_result *result, const char *format, ...)
+{
+    va_list arguments;
+    result->verdict = AG_VERDICT_FAIL;
+    if (result->message[0])
+        return;
+    va_start(arguments, format);
+    vsnprintf(result->message, sizeof result->message, format, arguments);
+    va_end(arguments);
 }
 
 void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report)
@@ -147,13 +178,17 @@ void ag_case_check(ag_case_setup *setup, bool second, const ag_gradcheck_options
 
 void ag_case_run(int i, uint64_t seed, ag_case_result *result)
 {
-    bool second;
-    int place = place_of(i, &second);
+    int place;
+    part p = part_of(i, &place);
     *result = (ag_case_result){ .name = ag_case_name(i),
                                 .kind = ag_case_kind(i),
                                 .verdict = AG_VERDICT_PASS };
-    if (op_at(place))
-        ag_op_case_run(op_at(place), second, seed, result);
+    if (p == KERNELS)
+        ag_precision_case_run(place, seed, result);
+    else if (p == LAYOUTS)
+        ag_layout_case_run(op_at(place), seed, result);
+    else if (op_at(place))
+        ag_op_case_run(op_at(place), p == SECOND, seed, result);
     else
-        ag_layer_case_run(layer_at(place), second, seed, result);
+        ag_layer_case_run(layer_at(place), p == SECOND, seed, result);
 }

@@ -81,11 +81,12 @@ const ag_op_case *ag_op_case_at(int i);
 int ag_layer_case_count(void);
 const ag_layer_case *ag_layer_case_at(int i);
 
-/* All cases, the operations first: each of these in first and second order. */
+/* All cases: the operations and the layers in first and then in second order, then the
+ * operations with other layouts, and the kernels of all instruction sets. */
 int ag_case_count(void);
 const char *ag_case_name(int i);
 const char *ag_case_kind(int i);
-bool ag_case_is_second(int i);
+const char *ag_case_suffix(int i); /* "", "/second", "/layouts" or "/kernels" */
 bool ag_case_has_gradient(int i);
 
 /* The first ag_case_first_count() are those in first order. The place of a name among
@@ -120,6 +121,20 @@ void ag_case_check(ag_case_setup *setup, bool second, const ag_gradcheck_options
 
 /* Whether something is wrong: a fail, or no verdict. */
 bool ag_case_failed(const ag_case_result *result);
+
+/* Fills an operand with numbers of its domain. */
+void ag_op_case_draw(ag_tensor *x, ag_domain domain, ag_random *random);
+
+/* Checks the operation with operands that are views, and what it may not do (layout_cases.c). */
+void ag_layout_case_run(const ag_op_case *op, uint64_t seed, ag_case_result *result);
+
+/* Fast kernels against slow ones (precision_cases.c). */
+int ag_precision_case_count(void);
+const char *ag_precision_case_name(int i);
+void ag_precision_case_run(int i, uint64_t seed, ag_case_result *result);
+
+/* Makes the result a failure that is no wrong entry; the first message stays. */
+void ag_case_complain(ag_case_result *result, const char *format, ...);
 
 /* Adds what one check found to a result. */
 void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report);

@@ -8,9 +8,9 @@
 #include <string.h>
 
 /* What a case is called: "softmax/first/second" checks softmax/first in second order. */
-static void full_name(const char *name, bool second, char *text, size_t size)
+static void full_name(int i, char *text, size_t size)
 {
-    snprintf(text, size, "%s%s", name, second ? "/second" : "");
+    snprintf(text, size, "%s%s", ag_case_name(i), ag_case_suffix(i));
 }
 
 /* "softmax" asks for softmax, softmax/first, softmax/second and so on. */
@@ -18,7 +18,7 @@ static bool asked_for(const char *asked, int i)
 {
     char name[64];
     size_t length = strlen(asked);
-    full_name(ag_case_name(i), ag_case_is_second(i), name, sizeof name);
+    full_name(i, name, sizeof name);
     return !strncmp(asked, name, length) && (name[length] == '\0' || name[length] == '/');
 }
 
@@ -39,10 +39,10 @@ static void print_head(void)
 }
 
 /* Where it is worst matters if something is not as it should be. */
-static void print_text(const ag_case_result *result, bool second)
+static void print_text(const ag_case_result *result, int i)
 {
     char name[64];
-    full_name(result->name, second, name, sizeof name);
+    full_name(i, name, sizeof name);
     printf("%-12s %-35s %7lld", ag_case_failed(result) ? "FAIL" : ag_verdict_name(result->verdict),
            name, (long long)result->entries);
     if (result->message[0])
@@ -68,10 +68,10 @@ static void print_json_string(const char *text)
     putchar('"');
 }
 
-static void print_json(const ag_case_result *result, bool second)
+static void print_json(const ag_case_result *result, int i)
 {
     char name[64];
-    full_name(result->name, second, name, sizeof name);
+    full_name(i, name, sizeof name);
     printf("{\"case\":");
     print_json_string(name);
     printf(",\"kind\":\"%s\",\"entries\":%lld,\"failures\":%lld,\"inconclusive\":%lld,"
@@ -112,7 +112,7 @@ int ag_cmd_check(int argc, char **argv)
             print_head();
         ag_case_result result;
         ag_case_run(i, seed.value, &result);
-        (json ? print_json : print_text)(&result, ag_case_is_second(i));
+        (json ? print_json : print_text)(&result, i);
         fflush(stdout);
         failed += ag_case_failed(&result);
         entries += result.entries;

@@ -322,6 +322,12 @@ static void draw(ag_tensor *x, ag_domain domain, double scale, ag_random *random
     }
 }
 
+void ag_op_case_draw(ag_tensor *x, ag_domain domain, ag_random *random)
+{
+    if (x)
+        draw(x, domain, 1.0, random);
+}
+
 void ag_op_case_open(const ag_op_case *op, int point, uint64_t seed, ag_dtype dtype,
                      ag_case_setup *setup)
 {

@@ -10,6 +10,7 @@
 typedef void ag_elementwise_loop(int64_t n, const void *const *operands, const int64_t *strides,
                                  void *y, double parameter);
 
+/* NULL in the table for c128: functions without a complex form, and fused backward rules. */
 typedef struct ag_elementwise_kernels {
     ag_elementwise_loop *unary[AG_UNARY_COUNT];
     ag_elementwise_loop *binary[AG_BINARY_COUNT];

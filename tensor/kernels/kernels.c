@@ -3,7 +3,7 @@
  * AG_KERNELS_ISA = generic, avx2, avx512 or neon. The only symbol that leaves this
  * file is the table ag_kernels_<isa> at its end.
  *
- * A template knows T (the type), T_IS_F32, NAME(x) (x_f32 or x_f64) and
+ * A template knows T (the type), T_IS_F32, T_IS_COMPLEX, NAME(x) (x_f32 or x_f64) and
  * VECTOR_BYTES, the width of the processor's registers. The tables with fused
  * multiply-add want -ffp-contract=fast, the generic one -ffp-contract=off: so
  * it rounds alike on every platform. */
@@ -42,6 +42,8 @@
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
+#define T_IS_COMPLEX 0
+
 #define T double
 #define T_IS_F32 0
 #define NAME(name) name##_f64
@@ -78,7 +80,8 @@ extern const ag_kernels JOIN(ag_kernels_, AG_KERNELS_ISA);
 const ag_kernels JOIN(ag_kernels_, AG_KERNELS_ISA) = {
     .isa = TEXT(AG_KERNELS_ISA),
     .attention = { &attention_kernels_f32, &attention_kernels_f64 },
-    .elementwise = { &elementwise_kernels_f32, &elementwise_kernels_f64 },
+    .elementwise = { &elementwise_kernels_f32, &elementwise_kernels_f64,
+                     &ag_elementwise_kernels_c128 },
     .matmul = { &matmul_kernels_f32, &matmul_kernels_f64 },
     .norms = { &norm_kernels_f32, &norm_kernels_f64 },
     .rows = { &row_kernels_f32, &row_kernels_f64 },

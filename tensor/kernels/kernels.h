@@ -15,8 +15,9 @@
 #include "norms.h"
 #include "rows.h"
 
-/* One loop table for each float type. */
-enum { AG_KERNELS_F32, AG_KERNELS_F64, AG_KERNELS_TYPES };
+/* One loop table for each float type. Of c128 there are elementwise loops only, the same for
+ * every instruction set (complex.c); all else is in compute_complex.c. */
+enum { AG_KERNELS_F32, AG_KERNELS_F64, AG_KERNELS_C128, AG_KERNELS_TYPES };
 
 typedef struct ag_kernels {
     const char *isa;
@@ -30,9 +31,11 @@ typedef struct ag_kernels {
 /* The table that every build has and every processor runs. */
 extern const ag_kernels ag_kernels_generic;
 
+extern const ag_elementwise_kernels ag_elementwise_kernels_c128;
+
 static inline int ag_kernels_type(ag_dtype dtype)
 {
-    return dtype == AG_F64 ? AG_KERNELS_F64 : AG_KERNELS_F32;
+    return dtype == AG_F64 ? AG_KERNELS_F64 : dtype == AG_F32 ? AG_KERNELS_F32 : AG_KERNELS_C128;
 }
 
 #endif

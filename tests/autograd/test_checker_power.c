@@ -375,3 +375,124 @@ Test(checker_power, suspects)
     for (int i = 0; i < 3; i++)
         expect_suspect(with_fault, (void *)&faults[i], faults[i].name);
 }
+
+/* ---- Nodes by themselves ---- */
+
+static int faults_of_attention(double factor, ag_node_fault *fault)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_var x[4];
+    experiment e = { factor, 1.0 };
+    draw(ctx, 5, 1.0, x);
+    ag_set_name(x[1], "w_q");
+    int found = ag_gradcheck_nodes(ctx, attention, &e, x, 4, NULL, fault, 1);
+    cr_expect_eq(ag_tape_length(ctx), 4);
+    cr_expect_eq(ag_status(ctx), AG_OK, "%s", ag_error_message(ctx));
+    ag_context_free(ctx);
+    return found;
+}
+
+Test(checker_power, the_node_that_is_wrong)
+{
+    ag_node_fault fault;
+    char text[512] = "";
+    cr_expect_eq(faults_of_attention(1.0, &fault), 0);
+    cr_expect_eq(faults_of_attention(-1.0, &fault), 1);
+    cr_expect(fault.node == 0 && !strcmp(fault.op, "spoil"), "%lld %s", (long long)fault.node,
+              fault.op);
+    cr_expect_str_eq(fault.report.suspect, "sign");
+    FILE *file = tmpfile();
+    ag_node_fault_print(&fault, file);
+    rewind(file);
+    cr_expect(fread(text, 1, sizeof text - 1, file) > 0);
+    fclose(file);
+    cr_expect(strstr(text, "node 0 spoil, input 0 w_q, [") == text, "%s", text);
+    cr_expect(strstr(text, "ratio -1; looks like: sign\n"), "%s", text);
+}
+
+/* A failure is followed to the operation, in entries and in directions. */
+Test(checker_power, a_failure_names_the_operation)
+{
+    for (int directions = 0; directions <= 2; directions += 2) {
+        ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+        ag_random random = ag_random_stream(2, "suspect", 0);
+        ag_var x = ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(3, 3)));
+        ag_gradcheck_report report;
+        ag_gradcheck(ctx, with_fault, (void *)&faults[0], &x, 1,
+                     &(ag_gradcheck_options){ .directions = directions }, &report);
+        cr_expect_eq(report.verdict, AG_VERDICT_FAIL);
+        cr_expect(report.node == 0 && !strcmp(report.op, "transposed"), "%s", report.op);
+        cr_expect_str_eq(report.suspect, "transposed");
+        ag_context_free(ctx);
+    }
+}
+
+/* The operands of the node are transposed, and one of them is used twice. */
+static ag_var twisted(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    (void)ctx, (void)n, (void)user;
+    ag_var t = ag_transpose(x[0], 0, 1);
+    return ag_add(ag_matmul(t, x[0]), ag_mul(t, t));
+}
+
+Test(checker_power, nodes_with_views_and_with_one_operand_twice)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_random random = ag_random_stream(3, "twisted", 0);
+    ag_var x = ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(3, 3)));
+    cr_expect_eq(ag_gradcheck_nodes(ctx, twisted, NULL, &x, 1, NULL, NULL, 0), 0);
+    ag_context_free(ctx);
+}
+
+Test(checker_power, nodes_of_bad_input)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_var x = ag_require_gradient(ag_full(ctx, AG_SHAPE(3), 0.5));
+    cr_expect_eq(ag_gradcheck_nodes(NULL, twisted, NULL, &x, 1, NULL, NULL, 0), -1);
+    cr_expect_eq(ag_gradcheck_nodes(ctx, NULL, NULL, &x, 1, NULL, NULL, 0), -1);
+    cr_expect_eq(ag_status(ctx), AG_ERR_ARGUMENT);
+    ag_error_clear(ctx);
+    cr_expect_eq(ag_gradcheck_nodes(ctx, twisted, NULL, &x, 1, NULL, NULL, 1), -1);
+    ag_node_fault_print(NULL, stdout);
+    ag_context_free(ctx);
+}
+
+/* ---- Second order ---- */
+
+/* x^2 / 2 in two variables, but the recorded rule gives x_0 + x_1 / 2 for the first: each gradient
+ * has a derivative, but together they are no one's. */
+static void half_square_forward(ag_node *node)
+{
+    ag_node_set_view(node, ag_value(ag_scale(ag_square(ag_node_input(node, 0)), 0.5)));
+}
+
+static void twisted_vjp(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    ag_var x = ag_node_input(node, 0);
+    ag_var other = ag_mul(ag_detach(x), ag_scale(ag_cumsum(ag_sub(x, ag_detach(x)), 0), 0.5));
+    dx[0] = ag_mul(dy, ag_add(x, other));
+}
+
+static const ag_op no_gradient_field = { .name = "no_gradient_field",
+                                         .forward = half_square_forward,
+                                         .vjp = twisted_vjp };
+
+/* First derivatives are right where the rule is evaluated, so only the second order can see it. */
+Test(checker_power, second_derivatives_that_are_not_symmetric)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_random random = ag_random_stream(7, "second", 0);
+    ag_var x = ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(4)));
+    ag_gradcheck_report report;
+    cr_expect(ag_gradcheck(ctx, with_fault, (void *)&no_gradient_field, &x, 1, NULL, &report));
+    cr_expect(
+        !ag_gradcheck_second(ctx, with_fault, (void *)&no_gradient_field, &x, 1, NULL, &report));
+    cr_expect_eq(report.verdict, AG_VERDICT_FAIL);
+    cr_expect(report.asymmetry > 1e3, "%g", report.asymmetry);
+    cr_expect(ag_gradcheck_second(
+        ctx, twisted, NULL,
+        (ag_var[]){ ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(3, 3))) }, 1, NULL,
+        &report));
+    cr_expect(report.asymmetry < 1e-3, "%g", report.asymmetry);
+    ag_context_free(ctx);
+}
