@@ -476,6 +476,7 @@ typedef struct ag_gradcheck_options {
                           all entries of all inputs move, by +t or -t */
     FILE *log;         /* a line for every entry that fails; default none */
     ag_gradcheck_method method;
+    double complex_h; /* of complex steps, 1e-100 to 1; default 1e-30 */
 } ag_gradcheck_options;
 
 typedef struct ag_gradcheck_report {
@@ -550,6 +551,16 @@ AG_API bool ag_gradcheck_second(ag_context *context, ag_function f, void *user,
                                 const ag_var *inputs, int n, const ag_gradcheck_options *options,
                                 ag_gradcheck_report *report);
 
+/* The check of one entry alone, counted through all inputs from 0, which becomes the report's
+ * worst: with its derivative, the bound and the step that was chosen. AG_ERR_ARGUMENT if there
+ * is no such entry; directions in the options are not looked at. */
+AG_API bool ag_gradcheck_entry(ag_context *context, ag_function f, void *user, const ag_var *inputs,
+                               int n, int64_t entry, const ag_gradcheck_options *options,
+                               ag_gradcheck_report *report);
+
+/* The c that checks with this seed use for a result like y. */
+AG_API ag_var ag_gradcheck_cotangent(uint64_t seed, ag_var y);
+
 /* An operation whose own rule fails. */
 typedef struct ag_node_fault {
     int64_t node; /* which of the variables that f makes, from 0 on */
@@ -567,16 +578,6 @@ AG_API int ag_gradcheck_nodes(ag_context *context, ag_function f, void *user, co
 
 /* "node 17 softmax, input 0, [2,5]: got .., want .. +- .., ratio ..; looks like: .." */
 AG_API void ag_node_fault_print(const ag_node_fault *fault, FILE *file);
-
-/* The check of one entry alone, counted through all inputs from 0, which becomes the report's
- * worst: with its derivative, the bound and the step that was chosen. AG_ERR_ARGUMENT if there
- * is no such entry; directions in the options are not looked at. */
-AG_API bool ag_gradcheck_entry(ag_context *context, ag_function f, void *user, const ag_var *inputs,
-                               int n, int64_t entry, const ag_gradcheck_options *options,
-                               ag_gradcheck_report *report);
-
-/* The c that checks with this seed use for a result like y. */
-AG_API ag_var ag_gradcheck_cotangent(uint64_t seed, ag_var y);
 
 AG_API void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file);
 

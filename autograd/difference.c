@@ -98,13 +98,22 @@ static double largest(double a, double b, double c)
     return fmax(a, fmax(b, c));
 }
 
+/* Where halving the step takes less than half of the error away, as next to sqrt(t), the rest is
+ * a geometric series: |D(h) - D(h / 2)| / (1 - r). Differences below the noise say nothing. */
+static double slow_convergence(double before, double now, double noise)
+{
+    if (now <= noise || now <= 0.5 * before)
+        return 0.0;
+    return now < before ? now / (1.0 - now / before) : INFINITY;
+}
+
 /* What a rung says, given its neighbours. */
 static ag_derivative conclude(const rung *coarse, const rung *middle, const rung *fine,
                               ag_side side)
 {
-    double truncation =
-        2.0 * largest(fabs(middle->high - middle->low), fabs(middle->high - fine->high),
-                      fabs(coarse->high - middle->high) / 16.0);
+    double before = fabs(coarse->high - middle->high), now = fabs(middle->high - fine->high);
+    double truncation = 2.0 * largest(fabs(middle->high - middle->low), now, before / 16.0) +
+                        slow_convergence(before, now, middle->noise + fine->noise);
     return (ag_derivative){ middle->high, truncation + middle->noise, middle->scale, middle->h,
                             side };
 }

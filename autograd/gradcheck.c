@@ -131,7 +131,7 @@ static ag_judgement judge(const ag_check *check, const ag_direction *direction,
     interval numeric = interval_of(check, direction, m);
     double allowed = check->options.tolerance * fmax(fabs(analytic), fabs(numeric.middle));
     judgement.numeric = numeric.middle;
-    judgement.step = m->kink ? fmin(m->left.step, m->right.step) : m->at.step;
+    judgement.h = m->kink ? fmin(m->left.step, m->right.step) : m->at.step;
     judgement.bound = (numeric.high - numeric.low) / 2.0 + allowed;
     judgement.narrow = is_narrow(check, m, &numeric, analytic);
     double gap = fabs(analytic - numeric.middle);
@@ -183,7 +183,7 @@ static bool judge_direction(ag_check *check, const ag_direction *direction, cons
     double roughness;
     unsigned flags = gradient == check->usual ? 0 : AG_CREATE_GRAPH;
     going = measure_roughness(check, direction, m->at.step, flags, &roughness);
-    m->at.error += roughness;
+    m->at.error += isfinite(roughness) ? roughness : 0.0;
     *judgement = judge(check, direction, m, gradient);
     return going;
 }
@@ -302,8 +302,8 @@ static bool check_direction(ag_check *check, const ag_direction *direction, ag_j
 static void check_entries(ag_check *check)
 {
     ag_judgement judgement;
-    int64_t from = check->only < 0 ? 0 : check->only;
-    int64_t to = check->only < 0 ? check->entries : check->only + 1;
+    int64_t from = check->only ? *check->only : 0;
+    int64_t to = check->only ? *check->only + 1 : check->entries;
     for (int64_t k = from; k < to; k++) {
         ag_direction entry = { k, k + 1 };
         if (!check_direction(check, &entry, &judgement))
@@ -457,10 +457,10 @@ static bool count_entries(ag_check *check)
     check->numeric = ag_check_numbers(check, check->entries);
     check->bounds = ag_check_numbers(check, check->entries);
     check->floors = ag_check_numbers(check, most);
-    if (check->only >= check->entries)
+    if (check->only && (*check->only < 0 || *check->only >= check->entries))
         return ag_fail(check->context, AG_ERR_ARGUMENT,
                        "gradcheck: entry %lld is out of range: the inputs have %lld entries",
-                       (long long)check->only, (long long)check->entries);
+                       (long long)*check->only, (long long)check->entries);
     return check->numeric && check->bounds && check->floors;
 }
 
@@ -495,6 +495,10 @@ static bool check_options(ag_check *check)
     ag_gradcheck_options *options = &check->options;
     if (options->resolution == 0.0)
         options->resolution = DEFAULT_RESOLUTION;
+    if (options->complex_h != 0.0 && !(options->complex_h >= 1e-100 && options->complex_h <= 1.0))
+        return ag_fail(check->context, AG_ERR_ARGUMENT,
+                       "gradcheck: complex_h %g is out of range; valid: 1e-100 to 1",
+                       options->complex_h);
     if ((unsigned)options->method > AG_GRADCHECK_COMPLEX)
         return ag_fail(check->context, AG_ERR_ARGUMENT, "gradcheck: an unknown method %d",
                        (int)options->method);
@@ -520,6 +524,12 @@ static void locate(ag_check *check)
         memcpy(check->report->suspect, fault.report.suspect, sizeof fault.report.suspect);
 }
 
+bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
+                  const ag_gradcheck_options *options, ag_gradcheck_report *report)
+{
+    return ag_check_function(context, f, user, inputs, n, options, report, true);
+}
+
 static bool start(ag_check *check, const ag_gradcheck_options *options, ag_gradcheck_report *report,
                   bool follow)
 {
@@ -531,7 +541,7 @@ static bool start(ag_check *check, const ag_gradcheck_options *options, ag_gradc
         return false;
     if (options)
         check->options = *options;
-    if (check->only >= 0)
+    if (check->only)
         check->options.directions = 0;
     if (check_options(check) && ag_tape_of(check->context) && check_inputs(check))
         run(check);
@@ -544,17 +554,11 @@ static bool start(ag_check *check, const ag_gradcheck_options *options, ag_gradc
     return check->report->passed;
 }
 
-bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
-                  const ag_gradcheck_options *options, ag_gradcheck_report *report)
-{
-    return ag_check_function(context, f, user, inputs, n, options, report, true);
-}
-
 bool ag_check_function(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
                        const ag_gradcheck_options *options, ag_gradcheck_report *report,
                        bool follow)
 {
-    ag_check check = { context, f, user, inputs, n, .only = -1 };
+    ag_check check = { .context = context, .f = f, .user = user, .inputs = inputs, .n = n };
     return start(&check, options, report, follow);
 }
 
@@ -562,8 +566,8 @@ bool ag_gradcheck_entry(ag_context *context, ag_function f, void *user, const ag
                         int64_t entry, const ag_gradcheck_options *options,
                         ag_gradcheck_report *report)
 {
-    ag_check check = { context, f, user, inputs, n, .only = entry };
-    if (entry < 0)
-        ag_fail(context, AG_ERR_ARGUMENT, "gradcheck: entry %lld is below 0", (long long)entry);
+    ag_check check = {
+        .context = context, .f = f, .user = user, .inputs = inputs, .n = n, .only = &entry
+    };
     return start(&check, options, report, false);
 }

@@ -13,7 +13,7 @@ typedef struct ag_check {
     void *user;
     const ag_var *inputs;
     int n;
-    int64_t only; /* the entry that is checked alone; -1: all of them */
+    const int64_t *only; /* the entry that is checked alone; NULL: all of them */
     ag_gradcheck_options options;
     ag_gradcheck_report *report;
 
@@ -137,7 +137,7 @@ int ag_check_nodes_from(ag_context *context, uint32_t from, const ag_gradcheck_o
 typedef struct ag_judgement {
     ag_verdict verdict;
     double analytic, numeric, bound;
-    double step;                /* of the differences that numeric comes from */
+    double h;                   /* of the differences; 0 if numeric does not come from them */
     ag_gradcheck_method method; /* that numeric comes from */
     double complex_step;        /* what the complex step says, NaN if it was not taken */
     bool narrow;                /* bound is small against what numeric is a sum of */

@@ -17,9 +17,14 @@
 #include <string.h>
 
 #define STEP 1e-30
-#define OTHER_STEP 1e-40
+#define OTHER_STEP 1e-10 /* at the second look, times the first */
 #define SAME_RESULT 1e-6 /* real parts and the f64 result may differ by this, relatively */
 #define NEXT_TO 0x1p-30  /* a kink closer than this, relatively, is at the inputs */
+
+static double h_of(const ag_check *check)
+{
+    return check->options.complex_h != 0.0 ? check->options.complex_h : STEP;
+}
 
 /* The inputs as c128, or, after an odd number of calls, as f64. */
 static void exchange(ag_check *check)
@@ -80,7 +85,7 @@ static bool is_the_same_function(const ag_check *check, const ag_tensor *y)
     for (int64_t i = 0; i < check->results; i++)
         size = fmax(size, fabs(check->y[i]));
     for (int64_t i = 0; i < check->results; i++)
-        if (!(fabs(ag_tensor_at(y, i) - check->y[i]) <= SAME_RESULT * size + STEP))
+        if (!(fabs(ag_tensor_at(y, i) - check->y[i]) <= SAME_RESULT * size + DBL_MIN))
             return false;
     return true;
 }
@@ -128,7 +133,7 @@ bool ag_check_settle_complex(ag_check *check)
     ag_complex_step step;
     if (check->options.method == AG_GRADCHECK_DIFFERENCES)
         return true;
-    if (!make_twins(check) || !call_complex(check, STEP, &step))
+    if (!make_twins(check) || !call_complex(check, h_of(check), &step))
         return false;
     check->has_complex_form = step.found;
     if (step.found)
@@ -154,13 +159,13 @@ static bool take_step(ag_check *check, const ag_direction *direction, double t,
 bool ag_check_step(ag_check *check, const ag_direction *direction, ag_complex_step *step)
 {
     *step = (ag_complex_step){ .found = false };
-    return !check->has_complex_form || take_step(check, direction, STEP, step);
+    return !check->has_complex_form || take_step(check, direction, h_of(check), step);
 }
 
 bool ag_check_step_again(ag_check *check, const ag_direction *direction, ag_complex_step *step)
 {
     ag_complex_step other;
-    if (!take_step(check, direction, OTHER_STEP, &other))
+    if (!take_step(check, direction, OTHER_STEP * h_of(check), &other))
         return false;
     step->found = step->found && other.found;
     step->error = other.error + 2.0 * fabs(step->value - other.value);

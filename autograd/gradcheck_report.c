@@ -87,7 +87,7 @@ void ag_check_blame(ag_check *check, const ag_direction *direction, const ag_jud
     report->numeric = j->numeric;
     report->ratio = j->analytic / j->numeric;
     report->bound = j->bound;
-    report->step = j->step;
+    report->step = j->h;
     report->recorded = j->recorded;
     report->method = j->method;
     report->complex_step = j->complex_step;
@@ -201,7 +201,7 @@ void ag_check_conclude(ag_check *check)
     report->directions = check->options.directions > 0;
     if (report->message[0])
         return;
-    if (report->failures > 0 && !report->directions && check->only < 0)
+    if (report->failures > 0 && !report->directions && !check->only)
         name_suspect(check);
     report->verdict = report->failures > 0       ? AG_VERDICT_FAIL
                       : report->inconclusive > 0 ? AG_VERDICT_INCONCLUSIVE

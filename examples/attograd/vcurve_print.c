@@ -180,9 +180,9 @@ static void print_table(const ag_vcurve *curve)
 
 void ag_vcurve_print(const ag_vcurve *curve)
 {
-    printf("\n%s of order 2, 4, 6 and 8 in f64, against the step h%s;\n"
-           "+ is the checker's bound, above the step that it chose\n\n",
-           kind_of_error(curve), curve->has_complex ? ", and of the complex step, c" : "");
+    printf("\n%s of orders 2, 4, 6, 8 in f64%s\n"
+           "against the step h; + is the checker's bound, above the step that it chose\n\n",
+           kind_of_error(curve), curve->has_complex ? " and of complex steps, c," : "");
     draw(curve, 1, 1, 18);
     print_regions(curve);
     printf("\nthe same in f32\n\n");
