@@ -1,13 +1,12 @@
-/* All cases as one list. */
+/* All cases: the tables of operations and layers in first order, in second, the operations in
+ * other layouts, and the kernels. */
 #include "cases.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The tables of operations and layers in first order, in second, the operations in other
- * layouts, and the kernels. */
-typedef enum part { FIRST, SECOND, LAYOUTS, KERNELS, PARTS } part;
+typedef enum part { FIRST, SECOND, LAYOUTS, KERNELS } part;
 
 int ag_case_first_count(void)
 {
@@ -24,7 +23,7 @@ static int count_of(part p)
 int ag_case_count(void)
 {
     int count = 0;
-    for (int p = 0; p < PARTS; p++)
+    for (int p = FIRST; p <= KERNELS; p++)
         count += count_of((part)p);
     return count;
 }
@@ -38,7 +37,7 @@ static part part_of(int i, int *place)
     return (part)p;
 }
 
-/* The operation's case at a place of the first three parts; NULL: it is the layer's. */
+/* The operation's case at this place, or NULL: then it is the layer's. */
 static const ag_op_case *op_at(int place)
 {
     return ag_op_case_at(place);
@@ -70,18 +69,11 @@ const char *ag_case_kind(int i)
     return part_of(i, &place) == KERNELS || op_at(place) ? "op" : "layer";
 }
 
-const char *ag_case_suffix(int i)
-{
-    static const char *const suffixes[] = { "", "/second", "/layouts", "/kernels" };
-    int place;
-    return suffixes[part_of(i, &place)];
-}
-
 bool ag_case_has_gradient(int i)
 {
     int place;
-    bool kernels = part_of(i, &place) == KERNELS;
-    return !kernels && !(op_at(place) && op_at(place)->no_gradient);
+    const ag_op_case *op = part_of(i, &place) == KERNELS ? NULL : op_at(place);
+    return !op || !op->no_gradient;
 }
 
 int ag_case_find(const char *name)

@@ -86,7 +86,7 @@ const ag_layer_case *ag_layer_case_at(int i);
 int ag_case_count(void);
 const char *ag_case_name(int i);
 const char *ag_case_kind(int i);
-const char *ag_case_suffix(int i); /* "", "/second", "/layouts" or "/kernels" */
+const char *ag_case_suffix(int i); /* "", "/second", "/layouts", "/kernels" */
 bool ag_case_has_gradient(int i);
 
 /* The first ag_case_first_count() are those in first order. The place of a name among

@@ -147,38 +147,6 @@ Test(check, a_case_can_fail)
     cr_expect(strstr(result.message, "no result"), "%s", result.message);
 }
 
-/* One that is wrong names the entry, both values and what the gradient looks like. */
-static void copy_forward(ag_node *node)
-{
-    ag_node_set_view(node, ag_node_input_value(node, 0));
-}
-
-static void negate_vjp(const ag_node *node, ag_var dy, ag_var *dx)
-{
-    (void)node;
-    dx[0] = ag_neg(dy);
-}
-
-static ag_var negated(ag_context *ctx, const ag_var *x, int n, void *user)
-{
-    static const ag_op op = { .name = "negated", .forward = copy_forward, .vjp = negate_vjp };
-    (void)ctx, (void)user;
-    return ag_tanh(ag_apply(&op, x, n, NULL));
-}
-
-Test(check, a_case_that_fails_says_how)
-{
-    const ag_op_case wrong = {
-        .name = "wrong", .covers = "neg", .f = negated, .n = 1, .inputs = { { AG_ANY, 1, { 3 } } }
-    };
-    ag_case_result result = { .name = "wrong", .verdict = AG_VERDICT_PASS };
-    ag_op_case_run(&wrong, false, 1, &result);
-    cr_expect(ag_case_failed(&result) && result.verdict == AG_VERDICT_FAIL);
-    cr_expect(strstr(result.at, "input 0 ["), "%s", result.at);
-    cr_expect(strstr(result.detail, "ratio -1") && strstr(result.detail, "looks like: sign"), "%s",
-              result.detail);
-}
-
 /* ---- What the layouts find ---- */
 
 /* x^2 by a loop that takes its operand to be contiguous. */
@@ -267,4 +235,36 @@ Test(check, kernels_of_all_instruction_sets)
     }
     cr_expect_str_eq(getenv("AG_ISA"), "generic", "the choice is put back");
     cr_expect_null(ag_precision_case_name(-1));
+}
+
+/* One that is wrong names the entry, both values and what the gradient looks like. */
+static void copy_forward(ag_node *node)
+{
+    ag_node_set_view(node, ag_node_input_value(node, 0));
+}
+
+static void negate_vjp(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    (void)node;
+    dx[0] = ag_neg(dy);
+}
+
+static ag_var negated(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    static const ag_op op = { .name = "negated", .forward = copy_forward, .vjp = negate_vjp };
+    (void)ctx, (void)user;
+    return ag_tanh(ag_apply(&op, x, n, NULL));
+}
+
+Test(check, a_case_that_fails_says_how)
+{
+    const ag_op_case wrong = {
+        .name = "wrong", .covers = "neg", .f = negated, .n = 1, .inputs = { { AG_ANY, 1, { 3 } } }
+    };
+    ag_case_result result = { .name = "wrong", .verdict = AG_VERDICT_PASS };
+    ag_op_case_run(&wrong, false, 1, &result);
+    cr_expect(ag_case_failed(&result) && result.verdict == AG_VERDICT_FAIL);
+    cr_expect(strstr(result.at, "input 0 ["), "%s", result.at);
+    cr_expect(strstr(result.detail, "ratio -1") && strstr(result.detail, "looks like: sign"), "%s",
+              result.detail);
 }
