@@ -188,8 +188,8 @@ bool ag_derivative_at(ag_line *line, ag_derivative *derivative)
  * is below 2^-57, and what is left after a fit of a line is rounding. A kink nearer
  * than the first probe leaves it a line; one between the probes does not, and shows in their
  * branches. */
-static bool measure_noise(ag_probe_function *evaluate, void *user, double smallest, double *noise,
-                          bool *failed)
+bool ag_measure_noise_at(ag_probe_function *evaluate, void *user, double smallest, double *noise,
+                         bool *failed)
 {
     enum { PAIRS = 8 };
     const double middle = (PAIRS + 1) / 2.0;
@@ -229,7 +229,7 @@ bool ag_measure_noise(ag_probe_function *evaluate, void *user, double unit, doub
     *failed = false;
     for (int exponent = -22; exponent >= -46 && !*failed; exponent -= 6) {
         double closer;
-        if (!measure_noise(evaluate, user, ldexp(unit, exponent), &closer, failed))
+        if (!ag_measure_noise_at(evaluate, user, ldexp(unit, exponent), &closer, failed))
             continue;
         bool settled = found && closer > *noise / 4.0;
         *noise = settled ? fmax(*noise, closer) : closer;

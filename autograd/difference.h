@@ -60,4 +60,8 @@ bool ag_derivative_at(ag_line *line, ag_derivative *derivative);
 bool ag_measure_noise(ag_probe_function *evaluate, void *user, double unit, double *noise,
                       bool *failed);
 
+/* The same from the eight t at smallest, 2 smallest, .. alone. */
+bool ag_measure_noise_at(ag_probe_function *evaluate, void *user, double smallest, double *noise,
+                         bool *failed);
+
 #endif

@@ -7,11 +7,11 @@
 #include <math.h>
 #include <string.h>
 
-#define PAIRS 2               /* of directions u, v */
-#define PLACES 6              /* around the inputs */
-#define ASYMMETRY 1e-9        /* allowed relative to the terms of both products .. */
-#define SAFETY 8.0            /* .. besides so many times the measured rounding .. */
-#define HIDDEN_ROUNDINGS 64.0 /* .. and so many roundings of the gradient's terms */
+#define PAIRS 2                 /* of directions u, v */
+#define PLACES 6                /* around the inputs */
+#define ASYMMETRY 1e-9          /* allowed relative to the terms of both products .. */
+#define SAFETY 8.0              /* .. besides so many times the measured rounding .. */
+#define HIDDEN_ROUNDINGS 4096.0 /* .. and so many roundings of the gradient's terms */
 
 typedef struct gradient_function {
     ag_function f;

@@ -62,7 +62,7 @@ F(logsumexp, ag_logsumexp(x[0], -1, 0))
 F(softmax, ag_softmax(x[0], -1))
 F(log_softmax, ag_log_softmax(x[0], -1))
 F(layer_norm, ag_layer_norm(x[0], x[1], x[2], 0.1)) /* a row of one has no variance at all */
-F(rms_norm, ag_rms_norm(x[0], x[1], 0))
+F(rms_norm, ag_rms_norm(x[0], x[1], 0.1))
 F(matmul, ag_matmul(x[0], x[1]))
 F(affine, ag_affine_add(x[0], x[1], x[2], x[3]))
 F(affine_gelu, ag_affine_gelu(x[0], x[1], x[2]))
