@@ -8,14 +8,18 @@
  *   6  looking at the tape
  *
  * Conventions of section 3. Shapes are row-major; ".." stands for any number
- * of leading axes. Floats mean AG_F32, AG_F64 or AG_C128; the operands of an operation
- * have one dtype (ag_cast converts), but f64 next to c128 becomes c128. "Broadcast" is NumPy's:
- * aligned at the last axis, sizes equal or 1, and the gradient of a broadcast operand has that
- * operand's own shape. Negative axes count from the end. dy is the gradient of the result, dx that
- * of the operand. Every operation can give AG_ERR_ARGUMENT  a NULL or poisoned variable, variables
- * of two contexts AG_ERR_STATE     a variable of a step that was reset AG_ERR_DTYPE     a dtype the
- * operation does not take, or two that differ AG_ERR_MEMORY    memory ran out and what else is
- * named beside it. After an error it returns a poisoned variable.
+ * of leading axes. Floats mean AG_F32, AG_F64 or AG_C128; the operands of an
+ * operation have one dtype (ag_cast converts), but f64 next to c128 becomes
+ * c128. "Broadcast" is NumPy's: aligned at the last axis, sizes equal or 1, and
+ * the gradient of a broadcast operand has that operand's own shape. Negative
+ * axes count from the end. dy is the gradient of the result, dx that of the
+ * operand. Every operation can give
+ *   AG_ERR_ARGUMENT  a NULL or poisoned variable, variables of two contexts
+ *   AG_ERR_STATE     a variable of a step that was reset
+ *   AG_ERR_DTYPE     a dtype the operation does not take, or two that differ
+ *   AG_ERR_MEMORY    memory ran out
+ * and what else is named beside it. After an error it returns a poisoned
+ * variable.
  */
 #ifndef AG_AUTOGRAD_H
 #define AG_AUTOGRAD_H
