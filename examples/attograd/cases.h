@@ -9,6 +9,14 @@
 #define AG_CASE_INPUTS 4
 #define AG_SETUP_INPUTS 32
 
+/* A function to check: its inputs are x[0], x[1], .. */
+#define AG_CASE_FUNCTION(name, result)                                    \
+    static ag_var name(ag_context *c, const ag_var *x, int n, void *user) \
+    {                                                                     \
+        (void)c, (void)n, (void)user;                                     \
+        return result;                                                    \
+    }
+
 /* Where the numbers of an input come from. Difference quotients cannot be
  * taken across a kink, so operations that have one get numbers away from it. */
 typedef enum ag_domain {

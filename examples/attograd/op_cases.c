@@ -4,13 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* A function to check: its inputs are x[0], x[1], .. */
-#define F(name, result)                                                       \
-    static ag_var f_##name(ag_context *c, const ag_var *x, int n, void *user) \
-    {                                                                         \
-        (void)c, (void)n, (void)user;                                         \
-        return result;                                                        \
-    }
+#define F(name, result) AG_CASE_FUNCTION(f_##name, result)
 
 static ag_var contiguous_times(ag_var x)
 {

@@ -32,12 +32,7 @@ typedef struct precision_case {
     bool subtracts; /* what is nearly equal */
 } precision_case;
 
-#define F(name, result)                                                       \
-    static ag_var p_##name(ag_context *c, const ag_var *x, int n, void *user) \
-    {                                                                         \
-        (void)c, (void)n, (void)user;                                         \
-        return result;                                                        \
-    }
+#define F(name, result) AG_CASE_FUNCTION(p_##name, result)
 
 F(add, ag_add(x[0], x[1]))
 F(mul, ag_mul(x[0], x[1]))
