@@ -1,5 +1,7 @@
 /* How much the gradient checker sees, and that it raises no false alarm: at initial and
  * saturated points, next to kinks and on them, at any scale of the loss. */
+#include "spoilt.h"
+
 #include <attograd.h>
 #include <criterion/criterion.h>
 
@@ -7,86 +9,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Attention whose gradient by W_q can be spoiled ---- */
+/* ---- Attention whose gradient by W_q can be spoiled, by differences ---- */
 
-/* y = x, but its backward rule multiplies by a factor. */
-static void same_forward(ag_node *node)
+enum { OF_W_Q = AG_TEST_TOKENS * AG_TEST_WIDTH, ENTRIES = 4 * OF_W_Q };
+
+static ag_gradcheck_report check_attention(int seeds, double enlarge, double factor, double scale)
 {
-    ag_node_set_view(node, ag_node_input_value(node, 0));
+    return ag_test_check_attention(
+        (ag_test_attention){ seeds, enlarge, factor, scale, AG_GRADCHECK_DIFFERENCES });
 }
 
-static void factor_vjp(const ag_node *node, ag_var dy, ag_var *dx)
-{
-    dx[0] = ag_scale(dy, *(const double *)ag_node_options(node));
-}
-
-static const ag_op spoil = {
-    .name = "spoil", .forward = same_forward, .vjp = factor_vjp, .options_size = sizeof(double)
-};
-
-typedef struct experiment {
-    double factor; /* of the gradient by W_q */
-    double scale;  /* of the loss */
-} experiment;
-
-enum { TOKENS = 8, WIDTH = 8, ENTRIES = 4 * TOKENS * WIDTH };
-
-/* x, W_q, W_k, W_v */
-static ag_var attention(ag_context *ctx, const ag_var *x, int n, void *user)
-{
-    const experiment *e = user;
-    (void)ctx, (void)n;
-    ag_var w_q = ag_apply(&spoil, &x[1], 1, &e->factor);
-    ag_var q = ag_matmul(x[0], w_q), k = ag_matmul(x[0], x[2]), v = ag_matmul(x[0], x[3]);
-    ag_var scores = ag_scale(ag_matmul(q, ag_transpose(k, 0, 1)), 1.0 / sqrt(WIDTH));
-    return ag_scale(ag_matmul(ag_softmax(scores, -1), v), e->scale);
-}
-
-/* Normal numbers; W_q and W_k are enlarged, which saturates the softmax. */
-static void draw(ag_context *ctx, uint64_t seed, double enlarge, ag_var *x)
-{
-    ag_random random = ag_random_stream(seed, "power", 0);
-    for (int i = 0; i < 4; i++) {
-        x[i] = ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(TOKENS, WIDTH)));
-        ag_tensor *value = ag_value_mutable(x[i]);
-        double factor = (i == 0 ? 1.0 : i == 3 ? 1.0 : enlarge) / (i == 0 ? 1.0 : sqrt(WIDTH));
-        for (int64_t k = 0; k < TOKENS * WIDTH; k++)
-            ag_tensor_put(value, k, factor * ag_tensor_at(value, k));
-    }
-}
-
-/* The sums over so many seeds. */
-static ag_gradcheck_report check_attention(int seeds, double enlarge, experiment e)
-{
-    ag_gradcheck_report sum = { .verdict = AG_VERDICT_PASS };
-    for (int seed = 0; seed < seeds; seed++) {
-        ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
-        ag_var x[4];
-        ag_gradcheck_report report;
-        draw(ctx, (uint64_t)seed, enlarge, x);
-        ag_gradcheck(ctx, attention, &e, x, 4, &(ag_gradcheck_options){ .seed = (uint64_t)seed },
-                     &report);
-        cr_expect(!report.message[0], "%s", report.message);
-        sum.entries += report.entries;
-        sum.failures += report.failures;
-        sum.inconclusive += report.inconclusive;
-        sum.floor = fmax(sum.floor, report.floor);
-        ag_context_free(ctx);
-    }
-    return sum;
-}
-
-/* 51,200 entries; those of the check cases and of the kinks below make it 100,000. */
+/* 102,400 entries, as layers begin, as they are after training, and saturated. */
 Test(checker_power, no_false_alarm)
 {
     static const double enlarge[] = { 1.0, 3.0, 8.0, 17.0, 36.0 };
     for (int i = 0; i < 5; i++) {
-        ag_gradcheck_report sum = check_attention(40, enlarge[i], (experiment){ 1.0, 1.0 });
+        ag_gradcheck_report sum = check_attention(80, enlarge[i], 1.0, 1.0);
         printf(
             "scores enlarged %4g times: %lld entries, %lld fail, %lld inconclusive, floor %.0e\n",
             enlarge[i] * enlarge[i], (long long)sum.entries, (long long)sum.failures,
             (long long)sum.inconclusive, sum.floor);
-        cr_expect_eq(sum.entries, 40 * ENTRIES);
+        cr_expect_eq(sum.entries, 80 * ENTRIES);
         cr_expect_eq(sum.failures, 0, "%lld at %g", (long long)sum.failures, enlarge[i]);
         cr_expect(enlarge[i] > 3.0 || sum.inconclusive < sum.entries / 100);
     }
@@ -94,8 +37,8 @@ Test(checker_power, no_false_alarm)
 
 Test(checker_power, one_part_in_a_thousand_million_is_seen)
 {
-    int64_t of_w_q = 20 * TOKENS * WIDTH;
-    ag_gradcheck_report sum = check_attention(20, 1.0, (experiment){ 1.0 + 1e-9, 1.0 });
+    int64_t of_w_q = 20 * OF_W_Q;
+    ag_gradcheck_report sum = check_attention(20, 1.0, 1.0 + 1e-9, 1.0);
     printf("off by a factor of 1 + 1e-9: %lld of %lld entries fail\n", (long long)sum.failures,
            (long long)of_w_q);
     cr_expect(100 * sum.failures >= 99 * of_w_q, "%lld of %lld", (long long)sum.failures,
@@ -108,11 +51,10 @@ Test(checker_power, one_part_in_a_thousand_million_is_seen)
 Test(checker_power, the_scale_of_the_loss_does_not_matter)
 {
     for (double scale = 1e-12; scale < 1e13; scale *= 1e3) {
-        ag_gradcheck_report right = check_attention(2, 1.0, (experiment){ 1.0, scale });
+        ag_gradcheck_report right = check_attention(2, 1.0, 1.0, scale);
         cr_expect(right.failures == 0 && right.inconclusive == 0);
-        ag_gradcheck_report wrong = check_attention(2, 1.0, (experiment){ 1.0 + 1e-6, scale });
-        cr_expect(wrong.failures == 2 * TOKENS * WIDTH, "%g: %lld", scale,
-                  (long long)wrong.failures);
+        ag_gradcheck_report wrong = check_attention(2, 1.0, 1.0 + 1e-6, scale);
+        cr_expect(wrong.failures == 2 * OF_W_Q, "%g: %lld", scale, (long long)wrong.failures);
     }
 }
 
@@ -120,34 +62,31 @@ Test(checker_power, zero_and_negated_gradients_of_a_saturated_softmax)
 {
     for (double scale = 1e-12; scale < 1e13; scale *= 1e12)
         for (double factor = 0.0; factor >= -1.0; factor -= 1.0) {
-            ag_gradcheck_report sum = check_attention(3, 17.0, (experiment){ factor, scale });
+            ag_gradcheck_report sum = check_attention(3, 17.0, factor, scale);
             printf("loss times %g, gradient by W_q times %2g: %lld of %d entries fail\n", scale,
-                   factor, (long long)sum.failures, 3 * TOKENS * WIDTH);
+                   factor, (long long)sum.failures, 3 * OF_W_Q);
             cr_expect(sum.failures > 0, "factor %g at %g", factor, scale);
         }
 }
 
 /* ---- Kinks ---- */
 
-typedef struct kinked {
-    double factor; /* of the gradient by the second input */
-} kinked;
-
+/* *user is the factor that the gradient by the second input is off by. */
 static ag_var network(ag_context *ctx, const ag_var *x, int n, void *user)
 {
-    const kinked *k = user;
     (void)ctx, (void)n;
-    ag_var h = ag_matmul(x[0], ag_apply(&spoil, &x[1], 1, &k->factor));
+    ag_var h = ag_matmul(x[0], ag_test_spoil(x[1], *(const double *)user));
     ag_var bent = ag_max(ag_abs(ag_add(h, ag_sin(h))), -1, AG_KEEP_DIM);
     return ag_add(ag_mul(ag_relu(h), ag_tanh(h)), ag_add(bent, ag_relu(h)));
 }
 
 /* One of the hidden numbers lies at the distance from the kinks of ReLU and |x|; if tied, all
  * four of a row do, so that the maximum is tied as well. */
-static ag_gradcheck_report check_kink(double distance, bool tied, double factor)
+static ag_gradcheck_report check_kink(uint64_t seeds, double distance, bool tied, double factor,
+                                      ag_gradcheck_method method)
 {
     ag_gradcheck_report sum = { .verdict = AG_VERDICT_PASS };
-    for (uint64_t seed = 0; seed < 30; seed++) {
+    for (uint64_t seed = 0; seed < seeds; seed++) {
         ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
         ag_random random = ag_random_stream(seed, "kink", 0);
         ag_var x[2] = { ag_require_gradient(ag_normal(ctx, &random, AG_SHAPE(4, 4))),
@@ -159,8 +98,8 @@ static ag_gradcheck_report check_kink(double distance, bool tied, double factor)
                           sign * (tied || k == 0 ? distance : 0.5 + 0.3 * (double)k));
         }
         ag_gradcheck_report report;
-        kinked k = { factor };
-        ag_gradcheck(ctx, network, &k, x, 2, &(ag_gradcheck_options){ .seed = seed }, &report);
+        ag_gradcheck_options options = { .seed = seed, .method = method };
+        ag_gradcheck(ctx, network, &factor, x, 2, &options, &report);
         sum.entries += report.entries;
         sum.failures += report.failures;
         sum.inconclusive += report.inconclusive;
@@ -177,16 +116,20 @@ enum { DISTANCES = sizeof distances / sizeof distances[0] };
 Test(checker_power, no_false_alarm_at_any_distance_from_a_kink)
 {
     for (int i = 0; i < DISTANCES; i++) {
-        ag_gradcheck_report sum = check_kink(distances[i], false, 1.0);
-        printf("%5g from a kink: %lld entries, %lld fail, %lld inconclusive, %lld at the kink\n",
-               distances[i], (long long)sum.entries, (long long)sum.failures,
-               (long long)sum.inconclusive, (long long)sum.kinks);
-        cr_expect_eq(sum.failures, 0, "%g", distances[i]);
-        cr_expect(sum.inconclusive <= sum.entries / 100, "%g: %lld", distances[i],
+        double d = distances[i];
+        ag_gradcheck_report sum = check_kink(30, d, false, 1.0, AG_GRADCHECK_DIFFERENCES);
+        printf("%5g from a kink: %lld entries, %lld fail, %lld inconclusive, %lld at the kink\n", d,
+               (long long)sum.entries, (long long)sum.failures, (long long)sum.inconclusive,
+               (long long)sum.kinks);
+        cr_expect_eq(sum.failures, 0, "%g", d);
+        cr_expect(sum.inconclusive <= sum.entries / 100, "%g: %lld", d,
                   (long long)sum.inconclusive);
-        cr_expect(distances[i] == 0.0 ? sum.kinks > 0 : sum.kinks == 0, "%g: %lld", distances[i],
-                  (long long)sum.kinks);
-        cr_expect_eq(check_kink(distances[i], true, 1.0).failures, 0, "%g, tied", distances[i]);
+        cr_expect(d == 0.0 ? sum.kinks > 0 : sum.kinks == 0, "%g: %lld", d, (long long)sum.kinks);
+        for (int tied = 0; tied < 2; tied++) {
+            ag_gradcheck_report both = check_kink(10, d, tied, 1.0, AG_GRADCHECK_BOTH);
+            cr_expect(both.failures == 0 && both.entries == 320, "%g, both methods", d);
+        }
+        cr_expect_eq(check_kink(20, d, true, 1.0, AG_GRADCHECK_DIFFERENCES).failures, 0, "%g", d);
     }
 }
 
@@ -194,26 +137,26 @@ Test(checker_power, wrong_gradients_at_any_distance_from_a_kink)
 {
     static const double factors[] = { 0.0, -1.0, 1.0 + 1e-6 };
     for (int i = 0; i < DISTANCES; i++)
-        for (int f = 0; f < 3; f++) {
-            ag_gradcheck_report sum = check_kink(distances[i], false, factors[f]);
-            cr_expect(sum.failures > sum.entries / 3, "%g, times %.7g: %lld", distances[i],
-                      factors[f], (long long)sum.failures);
-        }
+        for (int f = 0; f < 3; f++)
+            for (int m = AG_GRADCHECK_BOTH; m <= AG_GRADCHECK_DIFFERENCES; m++) {
+                ag_gradcheck_report sum =
+                    check_kink(4, distances[i], false, factors[f], (ag_gradcheck_method)m);
+                cr_expect(sum.failures > sum.entries / 3, "%g, times %.7g: %lld", distances[i],
+                          factors[f], (long long)sum.failures);
+            }
 }
 
 /* At a kink everything between the two derivatives is a subgradient, and nothing else. */
 static ag_var relu_times(ag_context *ctx, const ag_var *x, int n, void *user)
 {
-    const kinked *k = user;
     (void)ctx, (void)n;
-    return ag_relu(ag_apply(&spoil, x, 1, &k->factor));
+    return ag_relu(ag_test_spoil(x[0], *(const double *)user));
 }
 
 static ag_var abs_times(ag_context *ctx, const ag_var *x, int n, void *user)
 {
-    const kinked *k = user;
     (void)ctx, (void)n;
-    return ag_shift(ag_abs(ag_shift(ag_apply(&spoil, x, 1, &k->factor), -0.5)), 1.0);
+    return ag_shift(ag_abs(ag_shift(ag_test_spoil(x[0], *(const double *)user), -0.5)), 1.0);
 }
 
 Test(checker_power, subgradients_at_a_kink)
@@ -222,7 +165,7 @@ Test(checker_power, subgradients_at_a_kink)
     ag_gradcheck_report report;
     ag_var zero = ag_require_gradient(ag_zeros(ctx, AG_SHAPE(1)));
     ag_var half = ag_require_gradient(ag_full(ctx, AG_SHAPE(1), 0.5));
-    kinked right = { 1.0 };
+    double right = 1.0;
     cr_expect(ag_gradcheck(ctx, relu_times, &right, &zero, 1, NULL, &report));
     cr_expect_eq(report.verdict, AG_VERDICT_KINK);
     cr_expect_eq(report.kinks, 1);
@@ -296,10 +239,11 @@ static ag_gradcheck_report check_directions(double factor)
     ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
     ag_var x[4];
     ag_gradcheck_report report;
-    experiment e = { factor, 1.0 };
-    draw(ctx, 5, 1.0, x);
+    ag_test_attention attention = { .factor = factor, .scale = 1.0 };
+    ag_test_draw(ctx, 5, 1.0, x);
     ag_set_name(x[1], "w_q");
-    ag_gradcheck(ctx, attention, &e, x, 4, &(ag_gradcheck_options){ .directions = 4 }, &report);
+    ag_gradcheck(ctx, ag_test_attend, &attention, x, 4, &(ag_gradcheck_options){ .directions = 4 },
+                 &report);
     ag_context_free(ctx);
     return report;
 }
@@ -335,9 +279,9 @@ static void first_vjp(const ag_node *node, ag_var dy, ag_var *dx)
 }
 
 static const ag_op faults[] = {
-    { .name = "transposed", .forward = same_forward, .vjp = transpose_vjp },
-    { .name = "missing or wrong term", .forward = same_forward, .vjp = shift_vjp },
-    { .name = "1 of 9 entries", .forward = same_forward, .vjp = first_vjp },
+    { .name = "transposed", .forward = ag_test_same_forward, .vjp = transpose_vjp },
+    { .name = "missing or wrong term", .forward = ag_test_same_forward, .vjp = shift_vjp },
+    { .name = "1 of 9 entries", .forward = ag_test_same_forward, .vjp = first_vjp },
 };
 
 static ag_var with_fault(ag_context *ctx, const ag_var *x, int n, void *user)
@@ -348,8 +292,8 @@ static ag_var with_fault(ag_context *ctx, const ag_var *x, int n, void *user)
 
 static ag_var with_factor(ag_context *ctx, const ag_var *x, int n, void *user)
 {
-    (void)ctx;
-    return ag_tanh(ag_apply(&spoil, x, n, user));
+    (void)ctx, (void)n;
+    return ag_tanh(ag_test_spoil(x[0], *(const double *)user));
 }
 
 static void expect_suspect(ag_function f, void *user, const char *suspect)
@@ -382,10 +326,10 @@ static int faults_of_attention(double factor, ag_node_fault *fault)
 {
     ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
     ag_var x[4];
-    experiment e = { factor, 1.0 };
-    draw(ctx, 5, 1.0, x);
+    ag_test_attention attention = { .factor = factor, .scale = 1.0 };
+    ag_test_draw(ctx, 5, 1.0, x);
     ag_set_name(x[1], "w_q");
-    int found = ag_gradcheck_nodes(ctx, attention, &e, x, 4, NULL, fault, 1);
+    int found = ag_gradcheck_nodes(ctx, ag_test_attend, &attention, x, 4, NULL, fault, 1);
     cr_expect_eq(ag_tape_length(ctx), 4);
     cr_expect_eq(ag_status(ctx), AG_OK, "%s", ag_error_message(ctx));
     ag_context_free(ctx);

@@ -1,28 +1,13 @@
 /* Gradient checks by complex steps: what they see that differences do not, when they stand back,
  * and that nobody notices that the inputs were complex for a while. */
+#include "spoilt.h"
+
 #include <attograd.h>
 #include <criterion/criterion.h>
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* y = x, but its backward rule multiplies by a factor. */
-static void same_forward(ag_node *node)
-{
-    ag_node_set_view(node, ag_node_input_value(node, 0));
-}
-
-static void factor_vjp(const ag_node *node, ag_var dy, ag_var *dx)
-{
-    dx[0] = ag_scale(dy, *(const double *)ag_node_options(node));
-}
-
-static const ag_op spoil = { .name = "spoil",
-                             .forward = same_forward,
-                             .vjp = factor_vjp,
-                             .options_size = sizeof(double),
-                             .complex_form = true };
 
 static ag_context *new_context(void)
 {
@@ -41,47 +26,15 @@ static ag_var numbers(ag_context *ctx, uint64_t seed, double scale, int64_t rows
 
 /* ---- Power ---- */
 
-enum { TOKENS = 8, WIDTH = 8 };
-
-/* Attention; the gradient by W_q is spoiled by a factor. */
-static ag_var attention(ag_context *ctx, const ag_var *x, int n, void *user)
-{
-    (void)ctx, (void)n;
-    ag_var q = ag_matmul(x[0], ag_apply(&spoil, &x[1], 1, user));
-    ag_var k = ag_matmul(x[0], x[2]), v = ag_matmul(x[0], x[3]);
-    ag_var scores = ag_scale(ag_matmul(q, ag_transpose(k, 0, 1)), 1.0 / sqrt(WIDTH));
-    return ag_matmul(ag_softmax(scores, -1), v);
-}
-
 static ag_gradcheck_report check_attention(int seeds, double enlarge, double factor,
                                            ag_gradcheck_method method)
 {
-    ag_gradcheck_report sum = { .verdict = AG_VERDICT_PASS };
-    for (int seed = 0; seed < seeds; seed++) {
-        ag_context *ctx = new_context();
-        ag_gradcheck_report report;
-        ag_var x[4];
-        for (int i = 0; i < 4; i++)
-            x[i] = numbers(ctx, (uint64_t)(4 * seed + i),
-                           i == 0   ? 1.0
-                           : i == 3 ? 1.0 / sqrt(WIDTH)
-                                    : enlarge / sqrt(WIDTH),
-                           TOKENS, WIDTH);
-        ag_gradcheck_options options = { .seed = (uint64_t)seed, .method = method };
-        ag_gradcheck(ctx, attention, &factor, x, 4, &options, &report);
-        cr_expect(!report.message[0] && !report.no_complex_form[0], "%s", report.message);
-        sum.entries += report.entries;
-        sum.failures += report.failures;
-        sum.inconclusive += report.inconclusive;
-        sum.floor = fmax(sum.floor, report.floor);
-        ag_context_free(ctx);
-    }
-    return sum;
+    return ag_test_check_attention((ag_test_attention){ seeds, enlarge, factor, 1.0, method });
 }
 
 Test(complex_step, one_part_in_1e11_is_seen)
 {
-    int64_t of_w_q = 20 * WIDTH * WIDTH;
+    int64_t of_w_q = 20 * AG_TEST_WIDTH * AG_TEST_WIDTH;
     ag_gradcheck_report sum = check_attention(20, 1.0, 1.0 + 1e-11, AG_GRADCHECK_COMPLEX);
     cr_expect(100 * sum.failures >= 99 * of_w_q, "%lld of %lld", (long long)sum.failures,
               (long long)of_w_q);
@@ -254,10 +207,11 @@ Test(complex_step, directions)
         ag_context *ctx = new_context();
         ag_var x[4];
         for (int i = 0; i < 4; i++)
-            x[i] = numbers(ctx, (uint64_t)i, i ? 0.4 : 1.0, TOKENS, WIDTH);
+            x[i] = numbers(ctx, (uint64_t)i, i ? 0.4 : 1.0, AG_TEST_TOKENS, AG_TEST_WIDTH);
         ag_gradcheck_options options = { .directions = 3, .method = AG_GRADCHECK_COMPLEX };
         ag_gradcheck_report report;
-        bool passed = ag_gradcheck(ctx, attention, &factor, x, 4, &options, &report);
+        ag_test_attention attention = { .factor = factor, .scale = 1.0 };
+        bool passed = ag_gradcheck(ctx, ag_test_attend, &attention, x, 4, &options, &report);
         cr_expect_eq(passed, factor == 1.0);
         cr_expect(passed || (report.input == 1 && fabs(report.ratio - factor) < 1e-11), "%d %.15g",
                   report.input, report.ratio);
