@@ -50,9 +50,6 @@ double *ag_check_numbers(ag_check *check, int64_t count);
 /* Calls f where the inputs are now. False if there is no f64 result: the check has stopped. */
 bool ag_check_call(ag_check *check, ag_var *y);
 
-/* Counts the entries, and settles. */
-bool ag_check_begin(ag_check *check);
-
 /* Keeps inputs, result, cotangent and branches as they are now; tells whether f gives the
  * same bits twice and leaves its inputs alone. */
 bool ag_check_settle(ag_check *check);
@@ -118,20 +115,16 @@ bool ag_check_step_again(ag_check *check, const ag_direction *direction, ag_comp
  * nothing of the two derivatives there. */
 bool ag_check_at_kink(ag_check *check, const ag_direction *direction, bool *kink);
 
-/* ---- The check (gradcheck.c) -------------------------------------------- */
+/* ---- The gradients (gradcheck_gradients.c) ------------------------------ */
 
-/* ag_gradcheck; if locate is set, a failure is followed to the node whose rule is wrong. */
-bool ag_check_function(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
-                       const ag_gradcheck_options *options, ag_gradcheck_report *report,
-                       bool locate);
+/* dL by every entry, by the engine: by fused rules, or with AG_CREATE_GRAPH by recorded ones. NULL
+ * if the check has stopped. */
+double *ag_check_gradients(ag_check *check, unsigned flags);
 
-/* ---- Nodes by themselves (gradcheck_nodes.c) ----------------------------- */
+/* Sets check->rounding. */
+bool ag_check_measure_rounding(ag_check *check);
 
-/* Checks the nodes of the tape from the given one on, as ag_gradcheck_nodes does. */
-int ag_check_nodes_from(ag_context *context, uint32_t from, const ag_gradcheck_options *options,
-                        ag_node_fault *faults, int room);
-
-/* ---- The report (gradcheck_report.c) ------------------------------------ */
+/* ---- Judging (gradcheck_judge.c) ---------------------------------------- */
 
 /* An entry or a direction, judged. */
 typedef struct ag_judgement {
@@ -143,6 +136,32 @@ typedef struct ag_judgement {
     bool narrow;                /* bound is small against what numeric is a sum of */
     bool recorded;
 } ag_judgement;
+
+/* Both ways to the gradient along a direction. False if the check has stopped. */
+bool ag_check_direction(ag_check *check, const ag_direction *direction, ag_judgement *judgement);
+
+/* ---- All of them (gradcheck_entries.c) ---------------------------------- */
+
+void ag_check_entries(ag_check *check);
+void ag_check_directions(ag_check *check);
+
+/* ---- The check (gradcheck.c) -------------------------------------------- */
+
+/* Counts the entries, and settles. */
+bool ag_check_begin(ag_check *check);
+
+/* ag_gradcheck; if follow is set, a failure is followed to the node whose rule is wrong. */
+bool ag_check_function(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
+                       const ag_gradcheck_options *options, ag_gradcheck_report *report,
+                       bool follow);
+
+/* ---- Nodes by themselves (gradcheck_nodes.c) ----------------------------- */
+
+/* Checks the nodes of the tape from the given one on, as ag_gradcheck_nodes does. */
+int ag_check_nodes_from(ag_context *context, uint32_t from, const ag_gradcheck_options *options,
+                        ag_node_fault *faults, int room);
+
+/* ---- The report (gradcheck_report.c) ------------------------------------ */
 
 void ag_check_note(ag_check *check, const ag_direction *direction, const ag_judgement *judgement);
 

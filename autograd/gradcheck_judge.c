@@ -1,0 +1,248 @@
+/* The verdict about one entry or direction, from what differences and complex steps say of it. */
+#include "gradcheck.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+
+/* What the gradient itself may be off by. */
+#define BACKWARD_ROUNDINGS 32.0 /* units of eps times the terms that it is a sum of .. */
+#define ROUNDING_SAFETY 8.0     /* .. and its spread, as measured, times this .. */
+#define SINGLE_ROUNDINGS 4.0    /* .. or so many units of f32's eps */
+#define STEP_SAFETY 2.0         /* a complex step has rounding errors like the gradient's */
+
+/* ---- Judging ---- */
+
+/* The rounding error of the gradient along a direction; scale: of what it is a sum. */
+static double rounding_along(const ag_check *check, const ag_direction *direction, double scale)
+{
+    double spread = 0.0;
+    if (check->single)
+        return SINGLE_ROUNDINGS * FLT_EPSILON * scale;
+    for (int64_t k = direction->from; k < direction->to; k++)
+        spread = hypot(spread, check->rounding[k]);
+    return ROUNDING_SAFETY * spread + BACKWARD_ROUNDINGS * DBL_EPSILON * scale;
+}
+
+/* The numeric derivative as an interval: from the left and the right of a kink it has two ends. */
+typedef struct interval {
+    double low, high, middle, bound;
+} interval;
+
+static interval interval_of(const ag_check *check, const ag_direction *direction,
+                            const ag_measurement *m)
+{
+    if (!m->kink) {
+        double bound = m->at.error + rounding_along(check, direction, m->at.scale);
+        return (interval){ m->at.value - bound, m->at.value + bound, m->at.value, bound };
+    }
+    const ag_derivative *l = &m->left, *r = &m->right;
+    double bound =
+        fmax(l->error, r->error) + rounding_along(check, direction, fmax(l->scale, r->scale));
+    return (interval){ fmin(l->value, r->value) - bound, fmax(l->value, r->value) + bound,
+                       0.5 * (l->value + r->value), bound };
+}
+
+/* Whether the interval is narrow against what the derivative is a sum of. */
+static bool is_narrow(const ag_check *check, const ag_measurement *m, const interval *numeric,
+                      double analytic)
+{
+    double scale = m->kink ? fmax(m->left.scale, m->right.scale) : m->at.scale;
+    if (scale == 0.0) /* not a bit of the result moves */
+        return analytic == 0.0;
+    return numeric->bound <= check->options.resolution * fmax(scale, fabs(numeric->middle));
+}
+
+/* The gradient along a direction. */
+static double along(const ag_check *check, const ag_direction *direction, const double *gradient)
+{
+    double sum = 0.0;
+    for (int64_t k = direction->from; k < direction->to; k++)
+        sum += ag_direction_sign(check, direction, k) * gradient[k];
+    return sum;
+}
+
+static ag_judgement judge(const ag_check *check, const ag_direction *direction,
+                          const ag_measurement *m, const double *gradient)
+{
+    double analytic = along(check, direction, gradient);
+    ag_judgement judgement = { .verdict = AG_VERDICT_INCONCLUSIVE,
+                               .analytic = analytic,
+                               .numeric = NAN,
+                               .bound = INFINITY,
+                               .method = AG_GRADCHECK_DIFFERENCES,
+                               .complex_step = NAN };
+    if (!isfinite(analytic))
+        judgement.verdict = AG_VERDICT_FAIL;
+    if (!m->found)
+        return judgement;
+    interval numeric = interval_of(check, direction, m);
+    double allowed = check->options.tolerance * fmax(fabs(analytic), fabs(numeric.middle));
+    judgement.numeric = numeric.middle;
+    judgement.h = m->kink ? fmin(m->left.step, m->right.step) : m->at.step;
+    judgement.bound = (numeric.high - numeric.low) / 2.0 + allowed;
+    judgement.narrow = is_narrow(check, m, &numeric, analytic);
+    double gap = fabs(analytic - numeric.middle);
+    if (m->kink && gap > judgement.bound && gap <= judgement.bound + 2.0 * m->bend)
+        return judgement; /* several kinks at once, which may cancel in the derivatives of L */
+    if (!(gap <= judgement.bound))
+        judgement.verdict = AG_VERDICT_FAIL;
+    else if (judgement.narrow)
+        judgement.verdict = m->kink ? AG_VERDICT_KINK : AG_VERDICT_PASS;
+    return judgement;
+}
+
+/* How far the gradient at 0 is from what its neighbours at a spacing of h / 2 suggest,
+ * g_0 ~ (56 (g_1 + g_-1) - 28 (g_2 + g_-2) + 8 (g_3 + g_-3) - (g_4 + g_-4)) / 70. Differences with
+ * that step cannot see a narrow bump of L next to 0, such as the last traces of a saturated
+ * softmax, but the gradient sees it, and then it is not smooth. */
+static bool measure_roughness(ag_check *check, const ag_direction *direction, double h,
+                              unsigned flags, double *roughness)
+{
+    static const double weights[] = { -1., 56. / 70, -28. / 70, 8. / 70, -1. / 70 };
+    bool going = true;
+    double sum = 0.0;
+    for (int i = -4; i <= 4 && going; i++) {
+        ag_memory_mark memory = ag_memory_mark_step(check->context);
+        ag_check_move(check, direction, 0.5 * i * h);
+        const double *gradient = ag_check_gradients(check, flags);
+        going = gradient != NULL;
+        sum += going ? weights[abs(i)] * along(check, direction, gradient) : 0.0;
+        ag_memory_rewind_step(check->context, memory);
+    }
+    ag_check_put_back(check);
+    *roughness = 2.0 * fabs(sum);
+    return going;
+}
+
+/* A measurement can be wrong by chance, where the function is steeper than the steps
+ * resolve. So a failure must show with other steps as well, and the gradient must be as smooth
+ * as the differences say that the function is. */
+static bool judge_direction(ag_check *check, const ag_direction *direction, const double *gradient,
+                            ag_measurement *m, ag_judgement *judgement)
+{
+    *judgement = judge(check, direction, m, gradient);
+    if (judgement->verdict != AG_VERDICT_FAIL)
+        return true;
+    bool going = ag_check_measure(check, direction, true, m);
+    *judgement = judge(check, direction, m, gradient);
+    if (!going || judgement->verdict != AG_VERDICT_FAIL || !m->found || m->kink)
+        return going;
+    double roughness;
+    unsigned flags = gradient == check->usual ? 0 : AG_CREATE_GRAPH;
+    going = measure_roughness(check, direction, m->at.step, flags, &roughness);
+    m->at.error += isfinite(roughness) ? roughness : 0.0;
+    *judgement = judge(check, direction, m, gradient);
+    return going;
+}
+
+/* ---- The complex step ---- */
+
+static double size_along(const ag_direction *direction, const double *gradient)
+{
+    double size = 0.0;
+    for (int64_t k = direction->from; k < direction->to; k++)
+        size = hypot(size, gradient[k]); /* no square, which could underflow */
+    return size;
+}
+
+static ag_judgement judge_step(const ag_check *check, const ag_direction *direction,
+                               const ag_complex_step *step, const double *gradient)
+{
+    double analytic = along(check, direction, gradient), size = size_along(direction, gradient);
+    double scale = fmax(step->scale, isfinite(size) ? size : 0.0),
+           gap = fabs(analytic - step->value);
+    ag_judgement judgement = { .verdict = AG_VERDICT_INCONCLUSIVE,
+                               .analytic = analytic,
+                               .numeric = step->value,
+                               .method = AG_GRADCHECK_COMPLEX,
+                               .complex_step = step->value };
+    judgement.bound = STEP_SAFETY * rounding_along(check, direction, scale) + step->error +
+                      check->options.tolerance * fmax(fabs(analytic), fabs(step->value));
+    judgement.narrow = judgement.bound <= check->options.resolution * step->scale;
+    if (!(gap <= judgement.bound))
+        judgement.verdict = AG_VERDICT_FAIL;
+    else if (judgement.narrow || (step->scale == 0.0 && analytic == 0.0))
+        judgement.verdict = AG_VERDICT_PASS;
+    return judgement;
+}
+
+/* What differences (*judgement) and the complex step say together. The latter is much sharper, so
+ * it decides, unless the two contradict each other: then one of them saw something else than the
+ * function, a bump that steps could not resolve or a complex form that is not the function's. */
+static void judge_together(ag_judgement *judgement, const ag_judgement *step)
+{
+    double gap = fabs(judgement->numeric - step->numeric);
+    judgement->complex_step = step->numeric;
+    if (isnan(judgement->numeric) || gap <= judgement->bound + step->bound) {
+        if (step->verdict != AG_VERDICT_INCONCLUSIVE)
+            *judgement = *step;
+    } else if (judgement->verdict != AG_VERDICT_FAIL ||
+               (step->verdict == AG_VERDICT_PASS && !judgement->narrow))
+        judgement->verdict = AG_VERDICT_INCONCLUSIVE;
+}
+
+/* Everything that is known of the derivative along a direction. */
+typedef struct evidence {
+    ag_measurement differences;
+    bool by_differences; /* they were taken */
+    ag_complex_step step;
+} evidence;
+
+/* A complex step says nothing at a kink, but differences do. */
+static bool gather_evidence(ag_check *check, const ag_direction *direction, evidence *e)
+{
+    bool kink = false;
+    *e = (evidence){ .by_differences = check->options.method != AG_GRADCHECK_COMPLEX };
+    if (!ag_check_step(check, direction, &e->step))
+        return false;
+    if (e->by_differences && !ag_check_measure(check, direction, false, &e->differences))
+        return false;
+    if (e->step.found && (!e->by_differences || !e->differences.found) &&
+        !ag_check_at_kink(check, direction, &kink))
+        return false;
+    e->step.found = e->step.found && !kink && !e->differences.kink;
+    if (e->by_differences || e->step.found)
+        return true;
+    e->by_differences = true;
+    return ag_check_measure(check, direction, false, &e->differences);
+}
+
+static bool judge_evidence(ag_check *check, const ag_direction *direction, const double *gradient,
+                           evidence *e, ag_judgement *judgement)
+{
+    ag_judgement step;
+    if (e->step.found) {
+        step = judge_step(check, direction, &e->step, gradient);
+        if (step.verdict == AG_VERDICT_FAIL && !ag_check_step_again(check, direction, &e->step))
+            return false;
+        step = judge_step(check, direction, &e->step, gradient);
+    }
+    if (e->by_differences &&
+        !judge_direction(check, direction, gradient, &e->differences, judgement))
+        return false;
+    if (e->step.found && e->by_differences)
+        judge_together(judgement, &step);
+    else if (e->step.found)
+        *judgement = step;
+    return true;
+}
+
+/* By both ways to the gradient; the recorded one is judged where it has other bits. */
+bool ag_check_direction(ag_check *check, const ag_direction *direction, ag_judgement *judgement)
+{
+    evidence e;
+    if (!gather_evidence(check, direction, &e) ||
+        !judge_evidence(check, direction, check->usual, &e, judgement))
+        return false;
+    if (judgement->verdict == AG_VERDICT_FAIL ||
+        along(check, direction, check->recorded) == judgement->analytic)
+        return true;
+    ag_judgement recorded;
+    if (!judge_evidence(check, direction, check->recorded, &e, &recorded))
+        return false;
+    recorded.recorded = true;
+    if (recorded.verdict == AG_VERDICT_FAIL)
+        *judgement = recorded;
+    return true;
+}
