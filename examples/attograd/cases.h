@@ -136,7 +136,7 @@ void ag_op_case_check(const ag_op_case *op, bool second, int point, uint64_t see
 bool ag_case_failed(const ag_case_result *result);
 
 /* Fills an operand with numbers of its domain. */
-void ag_op_case_draw(ag_tensor *x, ag_domain domain, ag_random *random);
+void ag_op_case_draw(ag_var leaf, ag_domain domain, ag_random *random);
 
 /* Checks the operation with operands that are views, and what it may not do (layout_cases.c). */
 void ag_layout_case_run(const ag_op_case *op, uint64_t seed, ag_case_result *result);

@@ -169,7 +169,7 @@ static ag_var draw_input(ag_context *ctx, const ag_case_input *input, int64_t si
         dims[i] = input->dims[i] == N ? size : input->dims[i];
     ag_var x = ag_require_gradient(ag_zeros(ctx, ag_shape_make(input->rank, dims)));
     ag_tensor *value = ag_value_mutable(x);
-    ag_op_case_draw(value, input->domain, random);
+    ag_op_case_draw(x, input->domain, random);
     for (int64_t k = 0; value && k < ag_tensor_count(value); k++) {
         ag_tensor_put(value, k, move(signs, ag_tensor_at(value, k), eps));
     }
