@@ -1,21 +1,31 @@
-/* All cases: the tables of operations and layers in first order, in second, the operations in
- * other layouts, and the kernels. */
+/* All cases, part by part: the tables of operations and layers in first order, in second, .. */
 #include "cases.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum part { FIRST, SECOND, LAYOUTS, KERNELS } part;
+typedef enum part { FIRST, SECOND, BACKWARD, SUBSETS, LAYOUTS, TIES, KERNELS, PARTS } part;
+
+static const char *const suffixes[PARTS] = { "",         "/second", "/backward", "/subsets",
+                                             "/layouts", "/ties",   "/kernels" };
 
 int ag_case_first_count(void)
 {
     return ag_op_case_count() + ag_layer_case_count();
 }
 
-static int count_of(part p)
+/* Whether the part has something to say about the case at this place of the tables. */
+static bool takes(part p, int place)
+{
+    const ag_op_case *op = p == BACKWARD || p == SUBSETS ? ag_op_case_at(place) : NULL;
+    return !op || (!op->no_gradient && (p == BACKWARD || op->n > 1));
+}
+
+static int places_of(part p)
 {
     return p == LAYOUTS   ? ag_op_case_count()
+           : p == TIES    ? ag_tie_case_count()
            : p == KERNELS ? ag_precision_case_count()
                           : ag_case_first_count();
 }
@@ -23,42 +33,46 @@ static int count_of(part p)
 int ag_case_count(void)
 {
     int count = 0;
-    for (int p = FIRST; p <= KERNELS; p++)
-        count += count_of((part)p);
+    for (int p = FIRST; p < PARTS; p++)
+        for (int place = 0; place < places_of((part)p); place++)
+            count += takes((part)p, place);
     return count;
 }
 
-/* Case i as a place in a part. */
+/* Case i as a place in a part; of the last part, if there is no such case. */
 static part part_of(int i, int *place)
 {
-    int p = FIRST;
-    for (*place = i; p < KERNELS && *place >= count_of((part)p); p++)
-        *place -= count_of((part)p);
-    return (part)p;
+    for (int p = FIRST; p < PARTS; p++)
+        for (*place = 0; *place < places_of((part)p); ++*place)
+            if (takes((part)p, *place) && i-- == 0)
+                return (part)p;
+    return KERNELS;
 }
 
-/* The operation's case at this place, or NULL: then it is the layer's. */
-static const ag_op_case *op_at(int place)
+/* The operation's case at this place of a part, NULL if it is another one. */
+static const ag_op_case *op_at(part p, int place)
 {
-    return ag_op_case_at(place);
+    return p == TIES || p == KERNELS ? NULL : ag_op_case_at(place);
 }
 
-static const ag_layer_case *layer_at(int place)
+static const ag_layer_case *layer_at(part p, int place)
 {
-    return ag_layer_case_at(place - ag_op_case_count());
+    return p == TIES || p == KERNELS ? NULL : ag_layer_case_at(place - ag_op_case_count());
 }
 
 const char *ag_case_name(int i)
 {
     int place;
-    if (part_of(i, &place) == KERNELS)
-        return ag_precision_case_name(place);
-    return op_at(place) ? op_at(place)->name : layer_at(place)->name;
+    part p = part_of(i, &place);
+    if (op_at(p, place))
+        return op_at(p, place)->name;
+    return p == TIES      ? ag_tie_case_name(place)
+           : p == KERNELS ? ag_precision_case_name(place)
+                          : layer_at(p, place)->name;
 }
 
 const char *ag_case_suffix(int i)
 {
-    static const char *const suffixes[] = { "", "/second", "/layouts", "/kernels" };
     int place;
     return suffixes[part_of(i, &place)];
 }
@@ -66,14 +80,27 @@ const char *ag_case_suffix(int i)
 const char *ag_case_kind(int i)
 {
     int place;
-    return part_of(i, &place) == KERNELS || op_at(place) ? "op" : "layer";
+    part p = part_of(i, &place);
+    return layer_at(p, place) ? "layer" : "op";
 }
 
 bool ag_case_has_gradient(int i)
 {
     int place;
-    const ag_op_case *op = part_of(i, &place) == KERNELS ? NULL : op_at(place);
-    return !op || !op->no_gradient;
+    part p = part_of(i, &place);
+    return !op_at(p, place) || !op_at(p, place)->no_gradient;
+}
+
+const char *ag_case_first_without(void)
+{
+    for (int i = 0; i < ag_op_count(); i++) {
+        bool covered = false;
+        for (int k = 0; k < ag_op_case_count(); k++)
+            covered = covered || !strcmp(ag_op_case_at(k)->covers, ag_op_at(i)->name);
+        if (!covered)
+            return ag_op_at(i)->name;
+    }
+    return NULL;
 }
 
 int ag_case_find(const char *name)
@@ -96,11 +123,11 @@ void ag_case_list(FILE *file)
 void ag_case_open(int i, uint64_t seed, ag_dtype dtype, ag_case_setup *setup)
 {
     int place;
-    part_of(i, &place);
-    if (op_at(place))
-        ag_op_case_open(op_at(place), 0, seed, dtype, setup);
+    part p = part_of(i, &place);
+    if (op_at(p, place))
+        ag_op_case_open(op_at(p, place), 0, seed, dtype, setup);
     else
-        ag_layer_case_open(layer_at(place), seed, dtype, setup);
+        ag_layer_case_open(layer_at(p, place), seed, dtype, setup);
 }
 
 void ag_case_close(ag_case_setup *setup)
@@ -175,6 +202,32 @@ void ag_case_check(ag_case_setup *setup, bool second, const ag_gradcheck_options
     ag_case_note(result, &report);
 }
 
+static void run_backward(int i, uint64_t seed, ag_case_result *result)
+{
+    ag_case_setup setup;
+    ag_case_open(i, seed, AG_F64, &setup);
+    ag_backward_case_run(&setup, seed, result);
+    ag_case_close(&setup);
+}
+
+static void run_op(part p, const ag_op_case *op, uint64_t seed, ag_case_result *result)
+{
+    if (p == LAYOUTS)
+        ag_layout_case_run(op, seed, result);
+    else if (p == SUBSETS)
+        ag_subset_op_run(op, seed, result);
+    else
+        ag_op_case_run(op, p == SECOND, seed, result);
+}
+
+static void run_layer(part p, const ag_layer_case *layer, uint64_t seed, ag_case_result *result)
+{
+    if (p == SUBSETS)
+        ag_subset_layer_run(layer, seed, result);
+    else
+        ag_layer_case_run(layer, p == SECOND, seed, result);
+}
+
 void ag_case_run(int i, uint64_t seed, ag_case_result *result)
 {
     int place;
@@ -182,12 +235,14 @@ void ag_case_run(int i, uint64_t seed, ag_case_result *result)
     *result = (ag_case_result){ .name = ag_case_name(i),
                                 .kind = ag_case_kind(i),
                                 .verdict = AG_VERDICT_PASS };
-    if (p == KERNELS)
+    if (p == BACKWARD)
+        run_backward(i, seed, result);
+    else if (p == TIES)
+        ag_tie_case_run(place, result);
+    else if (p == KERNELS)
         ag_precision_case_run(place, seed, result);
-    else if (p == LAYOUTS)
-        ag_layout_case_run(op_at(place), seed, result);
-    else if (op_at(place))
-        ag_op_case_run(op_at(place), p == SECOND, seed, result);
+    else if (op_at(p, place))
+        run_op(p, op_at(p, place), seed, result);
     else
-        ag_layer_case_run(layer_at(place), p == SECOND, seed, result);
+        run_layer(p, layer_at(p, place), seed, result);
 }

@@ -44,7 +44,12 @@ typedef struct ag_op_case {
     ag_case_input inputs[AG_CASE_INPUTS];
 } ag_op_case;
 
-typedef enum ag_case_mask { AG_MASK_NONE, AG_MASK_LENGTHS, AG_MASK_ADDITIVE } ag_case_mask;
+typedef enum ag_case_mask {
+    AG_MASK_NONE,
+    AG_MASK_LENGTHS,
+    AG_MASK_ADDITIVE,
+    AG_MASK_INFINITE /* additive, and -inf for some keys */
+} ag_case_mask;
 
 /* A case of kind "layer": the one whose options are given. */
 typedef struct ag_layer_case {
@@ -80,6 +85,7 @@ typedef struct ag_case_setup {
     ag_function f;
     void *user; /* freed by ag_case_close, if there is one */
     int n;
+    int leaves; /* so many of the inputs; the others are parameters, which a layer holds itself */
     ag_var inputs[AG_SETUP_INPUTS];
 } ag_case_setup;
 
@@ -89,12 +95,14 @@ const ag_op_case *ag_op_case_at(int i);
 int ag_layer_case_count(void);
 const ag_layer_case *ag_layer_case_at(int i);
 
-/* All cases: the operations and the layers in first and then in second order, then the
- * operations with other layouts, and the kernels of all instruction sets. */
+/* All cases: the operations and the layers in first and then in second order, what goes back by
+ * other ways, and where only some inputs ask for a gradient; then the operations with other
+ * layouts, ties, and the kernels of all instruction sets. */
 int ag_case_count(void);
 const char *ag_case_name(int i);
 const char *ag_case_kind(int i);
-const char *ag_case_suffix(int i); /* "", "/second", "/layouts", "/kernels" */
+const char *ag_case_suffix(int i); /* "", "/second", "/backward", "/subsets", "/layouts",
+                                      "/ties", "/kernels" */
 bool ag_case_has_gradient(int i);
 
 /* The first ag_case_first_count() are those in first order. The place of a name among
@@ -102,6 +110,9 @@ bool ag_case_has_gradient(int i);
 int ag_case_first_count(void);
 int ag_case_find(const char *name);
 void ag_case_list(FILE *file);
+
+/* The first operation of the library that no case covers; NULL if there is none. */
+const char *ag_case_first_without(void);
 
 /* Checks case i; what is random depends on the seed. */
 void ag_case_run(int i, uint64_t seed, ag_case_result *result);
@@ -138,8 +149,27 @@ bool ag_case_failed(const ag_case_result *result);
 /* Fills an operand with numbers of its domain. */
 void ag_op_case_draw(ag_var leaf, ag_domain domain, ag_random *random);
 
-/* Checks the operation with operands that are views, and what it may not do (layout_cases.c). */
+/* Checks the operation with operands that are views (layout_cases.c). */
 void ag_layout_case_run(const ag_op_case *op, uint64_t seed, ag_case_result *result);
+
+/* What passes back must give and may not do (backward_cases.c). */
+void ag_backward_case_run(ag_case_setup *setup, uint64_t seed, ag_case_result *result);
+
+/* Gradients where only some inputs ask for one (subset_cases.c). */
+void ag_subset_op_run(const ag_op_case *op, uint64_t seed, ag_case_result *result);
+void ag_subset_layer_run(const ag_layer_case *layer, uint64_t seed, ag_case_result *result);
+
+/* Puts another variable in the place of a parameter that the layer holds; false if it holds
+ * none such (layer_subject.c). */
+bool ag_layer_case_replace(ag_case_setup *setup, ag_var parameter, ag_var by);
+
+/* The documented gradients on ties and kinks (tie_cases.c). */
+int ag_tie_case_count(void);
+const char *ag_tie_case_name(int i);
+void ag_tie_case_run(int i, ag_case_result *result);
+
+/* Whether there are two, of one size, with the same numbers bit for bit. */
+bool ag_case_same_bits(const ag_tensor *a, const ag_tensor *b);
 
 /* Fast kernels against slow ones (precision_cases.c). */
 int ag_precision_case_count(void);

@@ -110,6 +110,10 @@ int ag_cmd_check(int argc, char **argv)
     int count = 0, failed = 0;
     int64_t entries = 0, inconclusive = 0;
     double start = ag_report_now();
+    if (ag_case_first_without()) {
+        fprintf(stderr, "attograd check: the operation %s has no case\n", ag_case_first_without());
+        return 1;
+    }
     for (int i = 0; i < ag_case_count(); i++) {
         if (words == 1 && !asked_for(asked, i))
             continue;

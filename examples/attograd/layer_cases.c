@@ -1,7 +1,9 @@
 /* The gradient-check cases of the layers: with respect to every parameter and
  * to the input, near initial values, after training, and with saturated scores. */
 #include "cases.h"
+#include "layer_subject.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum { BATCH = 2, TOKENS = 4, SYMBOLS = 4 };
@@ -23,6 +25,7 @@ static const ag_layer_case cases[] = {
     { "attention/causal", ATTENTION(.causal = true) },
     { "attention/lengths", ATTENTION(.heads = 1), .mask = AG_MASK_LENGTHS },
     { "attention/additive", ATTENTION(.heads = 1), .mask = AG_MASK_ADDITIVE },
+    { "attention/infinite", ATTENTION(.heads = 2), .mask = AG_MASK_INFINITE },
     { "attention/sigmoid", ATTENTION(.normalizer = AG_SIGMOID) },
     { "attention/sigmoid-causal", ATTENTION(.normalizer = AG_SIGMOID, .causal = true) },
     { "attention/sigmoid-lengths", ATTENTION(.normalizer = AG_SIGMOID), .mask = AG_MASK_LENGTHS },
@@ -40,6 +43,8 @@ static const ag_layer_case cases[] = {
     { "attention/cross", ATTENTION(.d_memory = 2), .memory = 3 },
     { "attention/cross-causal", ATTENTION(.heads = 2, .causal = true), .memory = TOKENS - 1 },
     { "attention/cross-lengths", ATTENTION(.heads = 2, .d_out = 3, .bias = true), .memory = TOKENS + 1, .mask = AG_MASK_LENGTHS },
+    { "attention/cross-additive", ATTENTION(.heads = 2), .memory = 3, .mask = AG_MASK_ADDITIVE },
+    { "attention/cross-infinite", ATTENTION(.d_memory = 2), .memory = 3, .mask = AG_MASK_INFINITE },
     { "attention/cross-sigmoid", ATTENTION(.normalizer = AG_SIGMOID), .memory = 3 },
     { "attention/cross-saturated", ATTENTION(.heads = 2), .memory = 3, .enlarge = 4.0 },
     { "embedding", .embedding = { .count = SYMBOLS + 1, .d = 3 } },
@@ -80,37 +85,6 @@ const ag_layer_case *ag_layer_case_at(int i)
     return i >= 0 && i < ag_layer_case_count() ? &cases[i] : NULL;
 }
 
-/* A layer that is being checked. */
-typedef struct subject {
-    const ag_layer_case *layer;
-    uint64_t seed;
-    ag_attention attention;
-    ag_linear linear;
-    ag_embedding embedding;
-    ag_norm norm;
-    ag_feed_forward feed_forward;
-    ag_block block;
-    ag_transformer transformer;
-} subject;
-
-static bool init(subject *s, ag_params *params)
-{
-    const ag_layer_case *layer = s->layer;
-    if (layer->attention.d_in)
-        return ag_attention_init(&s->attention, params, "attn", &layer->attention);
-    if (layer->linear.d_in)
-        return ag_linear_init(&s->linear, params, "linear", &layer->linear);
-    if (layer->embedding.d)
-        return ag_embedding_init(&s->embedding, params, "embedding", &layer->embedding);
-    if (layer->norm.d)
-        return ag_norm_init(&s->norm, params, "norm", &layer->norm);
-    if (layer->feed_forward.d)
-        return ag_feed_forward_init(&s->feed_forward, params, "ff", &layer->feed_forward);
-    if (layer->block.d)
-        return ag_block_init(&s->block, params, "block", &layer->block);
-    return ag_transformer_init(&s->transformer, params, "", &layer->transformer);
-}
-
 /* The size of x's last axis; 0 for a layer that takes tokens. */
 static int64_t size_of_x(const ag_layer_case *layer)
 {
@@ -120,27 +94,43 @@ static int64_t size_of_x(const ag_layer_case *layer)
            layer->block.d;
 }
 
+static bool is_additive(const ag_layer_case *layer)
+{
+    return layer->mask == AG_MASK_ADDITIVE || layer->mask == AG_MASK_INFINITE;
+}
+
 /* Some of them several times, one of them never. */
 static ag_var tokens_of(ag_context *ctx)
 {
     return ag_indices(ctx, AG_SHAPE(BATCH, TOKENS), (int64_t[]){ 0, 2, 2, 1, 2, 0, 1, 1 });
 }
 
+/* Minus infinity where an odd query looks at the first key. */
+static ag_var with_masked_keys(ag_var scores)
+{
+    int64_t masked[TOKENS * TOKENS] = { 0 }, keys = ag_shape_of(scores).dims[1];
+    for (int i = 1; i < TOKENS; i += 2)
+        masked[i * keys] = 1;
+    return ag_masked_fill(scores, ag_indices(scores.context, AG_SHAPE(TOKENS, keys), masked),
+                          -INFINITY);
+}
+
 /* inputs: x if there is one, the additive mask or the memory if there is one, and then
  * the parameters, which the layer holds itself. */
 static ag_var forward(ag_context *ctx, const ag_var *inputs, int n, void *user)
 {
-    subject *s = user;
+    ag_layer_subject *s = user;
     const ag_layer_case *layer = s->layer;
     ag_attention_mask mask = { .lengths = AG_NONE };
     (void)n;
     if (layer->mask == AG_MASK_LENGTHS) /* the second sequence has no real token at all */
         mask.lengths = ag_indices(ctx, AG_SHAPE(BATCH), (int64_t[]){ TOKENS - 1, 0 });
-    if (layer->mask == AG_MASK_ADDITIVE)
-        mask.additive = inputs[1];
-    if (layer->attention.d_in)
-        return ag_attention_forward_cross(&s->attention, inputs[0], inputs[layer->memory > 0],
-                                          &mask, NULL);
+    if (is_additive(layer))
+        mask.additive = layer->mask == AG_MASK_INFINITE ? with_masked_keys(inputs[1]) : inputs[1];
+    if (layer->attention.d_in) {
+        ag_var memory = layer->memory ? inputs[1 + is_additive(layer)] : inputs[0];
+        return ag_attention_forward_cross(&s->attention, inputs[0], memory, &mask, NULL);
+    }
     if (layer->linear.d_in)
         return ag_linear_forward(&s->linear, inputs[0]);
     if (layer->embedding.d)
@@ -156,7 +146,7 @@ static ag_var forward(ag_context *ctx, const ag_var *inputs, int n, void *user)
 }
 
 /* Some steps of learning to reverse a sequence. */
-static void train_attention(ag_context *ctx, ag_params *params, subject *s)
+static void train_attention(ag_context *ctx, ag_params *params, ag_layer_subject *s)
 {
     ag_optimizer *adam = ag_adam_new(params, &(ag_adam_options){ .lr = 3e-2 });
     for (int step = 0; step < s->layer->trained; step++) {
@@ -178,7 +168,7 @@ static void train_attention(ag_context *ctx, ag_params *params, subject *s)
 }
 
 /* Some steps of learning to answer a random x with random numbers. */
-static void train(ag_context *ctx, ag_params *params, subject *s)
+static void train(ag_context *ctx, ag_params *params, ag_layer_subject *s)
 {
     if (s->layer->attention.d_in) {
         train_attention(ctx, params, s);
@@ -205,7 +195,8 @@ static void enlarge(ag_params *params, double factor)
 }
 
 /* What the check moves: x if there is one, the additive mask or the memory, every parameter. */
-static int gather_inputs(ag_context *ctx, ag_params *params, const subject *s, ag_var *inputs)
+static int gather_inputs(ag_context *ctx, ag_params *params, const ag_layer_subject *s,
+                         ag_var *inputs)
 {
     int n = 0;
     const ag_layer_case *layer = s->layer;
@@ -214,8 +205,9 @@ static int gather_inputs(ag_context *ctx, ag_params *params, const subject *s, a
     ag_var x = ag_normal(ctx, &random, AG_SHAPE(BATCH, TOKENS, d));
     if (d > 0)
         inputs[n++] = ag_set_name(ag_require_gradient(x), "x");
-    if (layer->mask == AG_MASK_ADDITIVE) {
-        ag_var bias = ag_normal(ctx, &random, AG_SHAPE(TOKENS, TOKENS));
+    if (is_additive(layer)) {
+        int64_t keys = layer->memory ? layer->memory : TOKENS;
+        ag_var bias = ag_normal(ctx, &random, AG_SHAPE(TOKENS, keys));
         inputs[n++] = ag_set_name(ag_require_gradient(bias), "additive");
     }
     if (layer->memory) {
@@ -235,7 +227,7 @@ void ag_layer_case_open(const ag_layer_case *layer, uint64_t seed, ag_dtype dtyp
 {
     ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = dtype, .seed = seed });
     ag_params *params = ag_params_new(ctx);
-    subject *s = calloc(1, sizeof *s);
+    ag_layer_subject *s = calloc(1, sizeof *s);
     *setup = (ag_case_setup){ .context = ctx, .f = forward, .user = s };
     if (!s) {
         ag_fail(ctx, AG_ERR_MEMORY, "check: no memory for a layer");
@@ -243,12 +235,13 @@ void ag_layer_case_open(const ag_layer_case *layer, uint64_t seed, ag_dtype dtyp
     }
     s->layer = layer;
     s->seed = seed;
-    init(s, params);
+    ag_layer_subject_init(s, params);
     if (layer->trained)
         train(ctx, params, s);
     if (layer->enlarge != 0.0)
         enlarge(params, layer->enlarge);
     setup->n = gather_inputs(ctx, params, s, setup->inputs);
+    setup->leaves = setup->n - ag_params_count(params);
 }
 
 void ag_layer_case_run(const ag_layer_case *layer, bool second, uint64_t seed,

@@ -116,16 +116,6 @@ static bool applies(const ag_op_case *op, layout kind)
 
 /* ---- Forward: a view gives what its copy gives, bit for bit ---- */
 
-static bool same_bits(const ag_tensor *a, const ag_tensor *b)
-{
-    for (int64_t k = 0; k < ag_tensor_count(a); k++) {
-        double x = ag_tensor_at(a, k), y = ag_tensor_at(b, k);
-        if (memcmp(&x, &y, sizeof x))
-            return false;
-    }
-    return ag_tensor_count(a) == ag_tensor_count(b);
-}
-
 static void compare_with_copies(ag_context *ctx, const ag_var *leaves, layout_call *call,
                                 ag_case_result *result)
 {
@@ -140,7 +130,7 @@ static void compare_with_copies(ag_context *ctx, const ag_var *leaves, layout_ca
     }
     ag_var of_views = call_of_views(ctx, leaves, call->op->n, call);
     ag_var of_copies = call->op->f(ctx, copies, call->op->n, NULL);
-    if (ag_status(ctx) == AG_OK && !same_bits(ag_value(of_views), ag_value(of_copies)))
+    if (ag_status(ctx) == AG_OK && !ag_case_same_bits(ag_value(of_views), ag_value(of_copies)))
         ag_case_complain(result, "%s: the result differs from that of copies",
                          layout_names[call->kind]);
 }
@@ -174,111 +164,9 @@ static void check_layout(const ag_op_case *op, layout kind, uint64_t seed, ag_ca
     ag_context_free(ctx);
 }
 
-/* ---- Purity ---- */
-
-enum { MOST_TENSORS = AG_CASE_INPUTS + 2 };
-
-/* The bytes of tensors, to see whether they change. */
-typedef struct snapshot {
-    int n;
-    const ag_tensor *tensors[MOST_TENSORS];
-    double *copies[MOST_TENSORS];
-} snapshot;
-
-static void remember(snapshot *s, const ag_tensor *x)
-{
-    int64_t count = ag_tensor_count(x);
-    double *copy = malloc((size_t)(count + 1) * sizeof *copy);
-    for (int64_t k = 0; copy && k < count; k++)
-        copy[k] = ag_tensor_at(x, k);
-    s->tensors[s->n] = x;
-    s->copies[s->n++] = copy;
-}
-
-static bool is_unchanged(const snapshot *s, int i)
-{
-    for (int64_t k = 0; s->copies[i] && k < ag_tensor_count(s->tensors[i]); k++) {
-        double now = ag_tensor_at(s->tensors[i], k);
-        if (memcmp(&now, &s->copies[i][k], sizeof now))
-            return false;
-    }
-    return true;
-}
-
-/* Backward twice gives the same bits, and leaves inputs, result and cotangent alone. */
-static void check_twice(ag_context *ctx, const ag_op_case *op, const ag_var *x, unsigned flags,
-                        ag_case_result *result)
-{
-    ag_var first[AG_CASE_INPUTS], second[AG_CASE_INPUTS], y = op->f(ctx, x, op->n, NULL);
-    if (!ag_is_valid(y) || !ag_requires_gradient(y))
-        return;
-    ag_random random = ag_random_stream(3, "cotangent", 0);
-    ag_var dy = ag_normal(ctx, &random, ag_shape_of(y));
-    snapshot before = { .n = 0 };
-    for (int i = 0; i < op->n; i++)
-        remember(&before, ag_value(x[i]));
-    remember(&before, ag_value(y));
-    remember(&before, ag_value(dy));
-    ag_grad_from(y, dy, x, op->n, first, flags);
-    ag_grad_from(y, dy, x, op->n, second, flags);
-    if (ag_status(ctx) != AG_OK)
-        ag_case_complain(result, "backward twice: %s", ag_error_message(ctx));
-    for (int i = 0; i < op->n && ag_status(ctx) == AG_OK; i++)
-        if (!same_bits(ag_value(first[i]), ag_value(second[i])))
-            ag_case_complain(result, "backward gives other bits the second time");
-    for (int i = 0; i < before.n; i++) {
-        if (!is_unchanged(&before, i))
-            ag_case_complain(result, "backward changes %s",
-                             i < op->n    ? "an input"
-                             : i == op->n ? "the result"
-                                          : "the gradient that it is given");
-        free(before.copies[i]);
-    }
-}
-
-/* A gradient that is there is added to: twice the same loss gives exactly twice the gradient. */
-static void check_accumulation(ag_context *ctx, const ag_op_case *op, const ag_var *x,
-                               ag_case_result *result)
-{
-    snapshot once = { .n = 0 };
-    for (int pass = 0; pass < 2; pass++) {
-        ag_var y = op->f(ctx, x, op->n, NULL);
-        if (!ag_is_valid(y) || !ag_requires_gradient(y))
-            return;
-        ag_backward(ag_sum(ag_mul(y, ag_sin(ag_detach(y))), AG_ALL, 0));
-        for (int i = 0; pass == 0 && i < op->n; i++)
-            if (ag_gradient(x[i]))
-                remember(&once, ag_gradient(x[i]));
-    }
-    for (int i = 0; i < once.n; i++) {
-        for (int64_t k = 0; once.copies[i] && k < ag_tensor_count(once.tensors[i]); k++)
-            once.copies[i][k] *= 2.0;
-        if (!is_unchanged(&once, i))
-            ag_case_complain(result, "a second backward does not add to the gradient");
-        free(once.copies[i]);
-    }
-}
-
-static void check_purity(const ag_op_case *op, uint64_t seed, ag_case_result *result)
-{
-    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
-    ag_random random = ag_random_stream(seed, op->name, 200);
-    ag_var x[AG_CASE_INPUTS];
-    for (int i = 0; i < op->n; i++) {
-        const ag_case_input *input = &op->inputs[i];
-        x[i] = ag_require_gradient(ag_zeros(ctx, ag_shape_make(input->rank, input->dims)));
-        ag_op_case_draw(x[i], input->domain, &random);
-    }
-    check_twice(ctx, op, x, 0, result);
-    check_twice(ctx, op, x, AG_CREATE_GRAPH, result);
-    check_accumulation(ctx, op, x, result);
-    ag_context_free(ctx);
-}
-
 void ag_layout_case_run(const ag_op_case *op, uint64_t seed, ag_case_result *result)
 {
     for (int kind = 0; kind < LAYOUTS; kind++)
         if (applies(op, (layout)kind))
             check_layout(op, (layout)kind, seed, result);
-    check_purity(op, seed, result);
 }

@@ -71,7 +71,7 @@ void ag_op_case_open(const ag_op_case *op, int point, uint64_t seed, ag_dtype dt
 {
     ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = dtype });
     ag_random random = ag_random_stream(seed, op->name, (uint64_t)point);
-    *setup = (ag_case_setup){ .context = ctx, .f = op->f, .n = op->n };
+    *setup = (ag_case_setup){ .context = ctx, .f = op->f, .n = op->n, .leaves = op->n };
     for (int i = 0; i < op->n; i++) {
         const ag_case_input *input = &op->inputs[i];
         ag_var x = ag_require_gradient(ag_zeros(ctx, ag_shape_make(input->rank, input->dims)));
