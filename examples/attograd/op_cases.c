@@ -6,6 +6,67 @@
 
 #define F(name, result) AG_CASE_FUNCTION(f_##name, result)
 
+/* ---- Indices and masks, made for the operand's sizes ---- */
+
+/* The size of x along an axis, 0 for one that there is not. */
+static int64_t size_of(ag_var x, int axis)
+{
+    ag_shape shape = ag_shape_of(x);
+    axis += axis < 0 ? shape.rank : 0;
+    return axis >= 0 && axis < shape.rank ? shape.dims[axis] : 0;
+}
+
+/* The pattern of n numbers again and again, each but below end. */
+static ag_var indices_like(ag_context *c, ag_shape shape, const int64_t *pattern, int n,
+                           int64_t end)
+{
+    int64_t indices[64], count = ag_shape_count(shape);
+    if (count > 64)
+        ag_fail(c, AG_ERR_ARGUMENT, "check: room for 64 indices only");
+    for (int64_t k = 0; k < count && count <= 64; k++)
+        indices[k] = end > 0 ? pattern[k % n] % end : 0;
+    return ag_indices(c, shape, indices);
+}
+
+#define PATTERN(...) (int64_t[]){ __VA_ARGS__ }, sizeof((int64_t[]){ __VA_ARGS__ }) / 8
+
+/* Of x's first and last size, the same for all axes between. */
+static ag_var mask_of(ag_context *c, ag_var x)
+{
+    ag_shape shape = ag_shape_of(x);
+    for (int i = 1; i < shape.rank - 1; i++)
+        shape.dims[i] = 1;
+    return indices_like(c, shape, PATTERN(1, 0, 0, 1, 0, 1, 0, 0), 2);
+}
+
+/* A choice between operands that broadcast to each other. */
+static ag_var choice_of(ag_context *c, ag_var a, ag_var b)
+{
+    return mask_of(c, ag_detach(ag_add(a, b)));
+}
+
+/* Rows of a table, some several times, one not at all; none if there are none. */
+static ag_var rows_of(ag_context *c, ag_var table)
+{
+    int64_t v = size_of(table, 0);
+    return indices_like(c, AG_SHAPE(2, v > 0 ? 3 : 0), PATTERN(3, 0, 3, 1, 3, 0), v);
+}
+
+/* For each row of x, or stretch of rows: the leading axes without the last few. */
+static ag_var labels_below(ag_context *c, ag_var x, int without, int64_t end)
+{
+    ag_shape shape = ag_shape_of(x);
+    shape.rank = shape.rank > without ? shape.rank - without : 0;
+    return indices_like(c, shape, PATTERN(0, 3, 1, 2, 2, 0), end);
+}
+
+static ag_var labels_of(ag_context *c, ag_var x)
+{
+    return labels_below(c, x, 1, size_of(x, -1));
+}
+
+/* ---- The functions ---- */
+
 static ag_var contiguous_times(ag_var x)
 {
     return ag_mul(ag_contiguous(x), x);
@@ -23,6 +84,11 @@ F(pow, ag_pow(x[0], 2.7))
 F(pow_0, ag_pow(x[0], 0.0))
 F(pow_1, ag_pow(x[0], 1.0))
 F(pow_3, ag_pow(x[0], 3.0))
+F(pow_2, ag_pow(x[0], 2.0))
+F(pow_4, ag_pow(x[0], 4.0))
+F(pow_minus_1, ag_pow(x[0], -1.0))
+F(pow_minus_2, ag_pow(x[0], -2.0))
+F(pow_half, ag_pow(x[0], 0.5))
 F(pow_negative, ag_pow(x[0], -1.5))
 F(neg, ag_neg(x[0]))
 F(square, ag_square(x[0]))
@@ -73,12 +139,13 @@ F(dot, ag_dot(x[0], x[1]))
 F(outer, ag_outer(x[0], x[1]))
 F(permute, ag_mul(ag_permute(x[0], (int[]){ 2, 0, 1 }, 3), x[1]))
 F(transpose, ag_mul(ag_transpose(x[0], 0, 1), x[1]))
-F(reshape, ag_mul(ag_reshape(ag_transpose(x[0], 0, 1), AG_SHAPE(3, -1)), x[1]))
+F(reshape, ag_mul(ag_reshape(ag_transpose(x[0], 0, 1), ag_shape_of(x[1])), x[1]))
+F(reshape_rest, ag_mul(ag_reshape(ag_transpose(x[0], 0, 1), AG_SHAPE(3, -1)), x[1]))
 F(slice, ag_slice(x[0], 1, 1, AG_END, 2))
 F(unslice, ag_square(ag_add(ag_slice(x[0], 0, 0, AG_END, 2), ag_slice(x[0], 0, 1, 3, 1))))
 F(flip, ag_mul(ag_flip(x[0], 1), x[0]))
-F(broadcast_to, ag_mul(ag_broadcast_to(x[0], AG_SHAPE(2, 3, 4)), x[1]))
-F(sum_to, ag_sum_to(x[0], AG_SHAPE(3, 1)))
+F(broadcast_to, ag_mul(ag_broadcast_to(x[0], ag_shape_of(x[1])), x[1]))
+F(sum_to, ag_sum_to(x[0], AG_SHAPE(size_of(x[0], 1), 1)))
 F(squeeze, ag_squeeze(ag_unsqueeze(x[0], 1), 1))
 F(contiguous, ag_contiguous(ag_transpose(x[0], 0, 1)))
 F(contiguous_again, contiguous_times(ag_transpose(x[0], 0, 1)))
@@ -95,39 +162,26 @@ F(layer_norm_bias, ag_layer_norm(x[0], AG_NONE, x[1], 0))
 F(rms_norm, ag_rms_norm(x[0], x[1], 0))
 F(rms_norm_plain, ag_rms_norm(ag_transpose(x[0], 0, 1), AG_NONE, 0.1))
 F(binary_cross_entropy, ag_binary_cross_entropy(x[0], ag_sigmoid(x[1]), AG_MEAN))
+F(binary_cross_entropy_sum, ag_binary_cross_entropy(x[0], ag_sigmoid(x[1]), AG_SUM))
 F(mean_squared_error, ag_mean_squared_error(x[0], x[1]))
 F(twice, ag_add(ag_mul(x[0], x[0]), ag_add(x[0], x[0])))
 
-static ag_var mask_of(ag_context *c)
-{
-    return ag_indices(c, AG_SHAPE(2, 1, 4), (int64_t[]){ 1, 0, 0, 1, 0, 1, 0, 0 });
-}
-
-static ag_var rows_of(ag_context *c)
-{
-    return ag_indices(c, AG_SHAPE(2, 3), (int64_t[]){ 3, 0, 3, 1, 3, 0 });
-}
-
-static ag_var labels_of(ag_context *c)
-{
-    return ag_indices(c, AG_SHAPE(2, 3), (int64_t[]){ 0, 3, 1, 2, 2, 0 });
-}
-
-F(where, ag_where(mask_of(c), x[0], x[1]))
+F(where, ag_where(choice_of(c, x[0], x[1]), x[0], x[1]))
 F(where_itself, ag_where(ag_relu(x[0]), x[0], x[1]))
 F(masked_fill_itself, ag_masked_fill(x[0], ag_relu(x[0]), 0.7))
-F(masked_fill, ag_masked_fill(x[0], mask_of(c), 0.7))
-F(masked_softmax, ag_softmax(ag_masked_fill(x[0], mask_of(c), -INFINITY), -1))
-F(gather_rows, ag_gather_rows(x[0], rows_of(c)))
-F(gather_rows_add, ag_gather_rows_add(x[0], rows_of(c), x[1]))
-F(scatter_add_rows, ag_scatter_add_rows(x[0], rows_of(c), 5))
-F(cross_entropy, ag_cross_entropy(x[0], labels_of(c)))
+F(masked_fill, ag_masked_fill(x[0], mask_of(c, x[0]), 0.7))
+F(masked_softmax, ag_softmax(ag_masked_fill(x[0], mask_of(c, x[0]), -INFINITY), -1))
+F(gather_rows, ag_gather_rows(x[0], rows_of(c, x[0])))
+F(gather_rows_add, ag_gather_rows_add(x[0], rows_of(c, x[0]), x[1]))
+F(scatter_add_rows, ag_scatter_add_rows(x[0], labels_below(c, x[0], 1, 5), 5))
+F(scatter_add_cubes, ag_scatter_add_rows(x[0], labels_below(c, x[0], 2, 5), 5))
+F(cross_entropy, ag_cross_entropy(x[0], labels_of(c, x[0])))
 F(cross_entropy_sum,
-  ag_cross_entropy_with(x[0], labels_of(c),
+  ag_cross_entropy_with(x[0], labels_of(c, x[0]),
                         &(ag_cross_entropy_options){
                             .ignore = true, .ignore_index = 2, .reduction = AG_SUM }))
 F(cross_entropy_ignore,
-  ag_cross_entropy_with(x[0], labels_of(c),
+  ag_cross_entropy_with(x[0], labels_of(c, x[0]),
                         &(ag_cross_entropy_options){ .ignore = true, .ignore_index = 0 }))
 
 static ag_var attend(const ag_var *x, int64_t heads, bool causal, ag_var lengths)
@@ -136,11 +190,17 @@ static ag_var attend(const ag_var *x, int64_t heads, bool causal, ag_var lengths
                      &(ag_attend_options){ .heads = heads, .causal = causal, .lengths = lengths });
 }
 
+/* Of keys [.., t, d], a number for each leading place, at most t. */
+static ag_var lengths_of(ag_context *c, ag_var keys)
+{
+    return labels_below(c, keys, 2, size_of(keys, -2) + 1);
+}
+
 F(attend, ag_attend(x[0], x[1], x[2], NULL))
 F(attend_heads, attend(x, 2, false, AG_NONE))
 F(attend_causal, attend(x, 2, true, AG_NONE))
-F(attend_lengths, attend(x, 1, false, ag_indices(c, AG_SHAPE(3), (int64_t[]){ 3, 0, 1 })))
-F(attend_both, attend(x, 2, true, ag_indices(c, AG_SHAPE(2), (int64_t[]){ 2, 4 })))
+F(attend_lengths, attend(x, 1, false, lengths_of(c, x[1])))
+F(attend_both, attend(x, 2, true, lengths_of(c, x[1])))
 F(attend_itself,
   ag_attend(x[0], ag_transpose(x[0], 0, 1), x[0], &(ag_attend_options){ .scale = 1 }))
 
@@ -186,7 +246,12 @@ static const ag_op_case cases[] = {
     { "pow", "pow", f_pow, false, 1, { MATRIX(AG_POSITIVE, 3, 4) } },
     { "pow/0", "pow", f_pow_0, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "pow/1", "pow", f_pow_1, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "pow/2", "pow", f_pow_2, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "pow/3", "pow", f_pow_3, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "pow/4", "pow", f_pow_4, false, 1, { MATRIX(AG_ANY, 3, 4) } },
+    { "pow/-1", "pow", f_pow_minus_1, false, 1, { MATRIX(AG_NONZERO, 3, 4) } },
+    { "pow/-2", "pow", f_pow_minus_2, false, 1, { MATRIX(AG_NONZERO, 3, 4) } },
+    { "pow/0.5", "pow", f_pow_half, false, 1, { MATRIX(AG_POSITIVE, 3, 4) } },
     { "pow/negative", "pow", f_pow_negative, false, 1, { MATRIX(AG_POSITIVE, 3, 4) } },
     { "neg", "neg", f_neg, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "square", "square", f_square, false, 1, { MATRIX(AG_ANY, 3, 4) } },
@@ -251,6 +316,7 @@ static const ag_op_case cases[] = {
     { "permute/cube", "permute", f_permute, false, 2, { CUBE(AG_ANY, 3, 3, 3), CUBE(AG_ANY, 3, 3, 3) } },
     { "transpose", "permute", f_transpose, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 4, 3) } },
     { "reshape", "reshape", f_reshape, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
+    { "reshape/rest", "reshape", f_reshape_rest, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
     { "slice", "slice", f_slice, false, 1, { CUBE(AG_ANY, 2, 4, 3) } },
     { "unslice", "unslice", f_unslice, false, 1, { MATRIX(AG_ANY, 3, 4) } },
     { "flip", "flip", f_flip, false, 1, { MATRIX(AG_ANY, 3, 4) } },
@@ -264,7 +330,10 @@ static const ag_op_case cases[] = {
     { "stack", "concat", f_stack, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
     { "gather_rows", "gather_rows", f_gather_rows, false, 1, { MATRIX(AG_ANY, 4, 3) } },
     { "gather_rows/add", "gather_rows", f_gather_rows_add, false, 2, { MATRIX(AG_ANY, 4, 3), VECTOR(AG_ANY, 3) } },
+    { "gather_rows/cube", "gather_rows", f_gather_rows, false, 1, { CUBE(AG_ANY, 4, 2, 3) } },
+    { "gather_rows/cube_add", "gather_rows", f_gather_rows_add, false, 2, { CUBE(AG_ANY, 4, 2, 3), MATRIX(AG_ANY, 2, 1) } },
     { "scatter_add_rows", "scatter_add_rows", f_scatter_add_rows, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
+    { "scatter_add_rows/cube", "scatter_add_rows", f_scatter_add_cubes, false, 1, { CUBE(AG_ANY, 3, 2, 4) } },
     { "softmax", "softmax", f_softmax, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "softmax/first", "softmax", f_softmax_first, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
     { "softmax/masked", "softmax", f_masked_softmax, false, 1, { CUBE(AG_ANY, 2, 3, 4) } },
@@ -286,6 +355,7 @@ static const ag_op_case cases[] = {
     { "attend/both", "attend", f_attend_both, false, 3, { CUBE(AG_ANY, 2, 3, 2), CUBE(AG_ANY, 2, 4, 2), CUBE(AG_ANY, 2, 4, 2) } },
     { "attend/itself", "attend", f_attend_itself, false, 1, { MATRIX(AG_ANY, 3, 3) } },
     { "binary_cross_entropy", "softplus", f_binary_cross_entropy, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
+    { "binary_cross_entropy/sum", "softplus", f_binary_cross_entropy_sum, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
     { "mean_squared_error", "square", f_mean_squared_error, false, 2, { MATRIX(AG_ANY, 3, 4), MATRIX(AG_ANY, 3, 4) } },
 };
 /* clang-format on */
