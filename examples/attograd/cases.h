@@ -33,6 +33,9 @@ typedef struct ag_case_input {
     int64_t dims[4];
 } ag_case_input;
 
+/* Operands of other sizes than the case's: every axis 0 or 1, and one variable for all of them. */
+enum { AG_REFUSES_SIZE_0 = 1, AG_REFUSES_SIZE_1 = 2, AG_REFUSES_SAME = 4 };
+
 /* A case of kind "op": f of n inputs; without f, an operation without a
  * gradient, whose result must not ask for one. */
 typedef struct ag_op_case {
@@ -42,6 +45,7 @@ typedef struct ag_op_case {
     bool no_gradient;
     int n;
     ag_case_input inputs[AG_CASE_INPUTS];
+    unsigned refuses; /* what has no result, such as the largest of nothing; else 0 */
 } ag_op_case;
 
 typedef enum ag_case_mask {
