@@ -10,195 +10,227 @@
  *
  * and alike for each entry of the gradients. Where a formula subtracts what is nearly equal
  * whatever the operands (a norm's mean, softmax's backward: exactly 0 for rows of one), rounding
- * is relative to what is subtracted, which does not show; there eps / 2 of the largest number is
- * added. */
+ * is relative to what is subtracted, which does not show; there eps / 2 of the largest number of
+ * the same tensor is added (of all tensors, where that one is all 0 or the case says so).
+ *
+ * Then the same with operands that are views of other memory: that must give the same bits. */
 #define _POSIX_C_SOURCE 200809L /* setenv */
-#include "cases.h"
+#include "precision_cases.h"
 
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define ALLOWED 16.0 /* bounds; sums of many roundings scatter by a few */
-enum { PLACES = 6, MOST_INPUTS = 4, N = -1 };
+enum { PLACES = 8, MOST_INPUTS = AG_PRECISION_INPUTS, TENSORS = MOST_INPUTS + 1 };
 
-/* A function of inputs whose sizes depend on one number: N stands for it in dims. */
-typedef struct precision_case {
-    const char *name;
-    ag_function f;
-    int n;
-    ag_case_input inputs[MOST_INPUTS];
-    bool subtracts; /* what is nearly equal */
-} precision_case;
+/* ---- Sizes ---- */
 
-#define F(name, result) AG_CASE_FUNCTION(p_##name, result)
+enum { MOST_SIZES = 64 };
 
-F(add, ag_add(x[0], x[1]))
-F(mul, ag_mul(x[0], x[1]))
-F(div, ag_div(x[0], x[1]))
-F(square, ag_square(x[0]))
-F(sqrt, ag_sqrt(x[0]))
-F(exp, ag_exp(x[0]))
-F(log, ag_log(x[0]))
-F(sin, ag_sin(x[0]))
-F(tanh, ag_tanh(x[0]))
-F(erf, ag_erf(x[0]))
-F(sigmoid, ag_sigmoid(x[0]))
-F(softplus, ag_softplus(x[0]))
-F(relu, ag_relu(x[0]))
-F(gelu, ag_gelu(x[0]))
-F(gelu_tanh, ag_gelu_tanh(x[0]))
-F(silu, ag_silu(x[0]))
-F(sum, ag_sum(x[0], 1, 0))
-F(sum_rows, ag_sum(x[0], 0, 0))
-F(cumsum, ag_cumsum(x[0], 1))
-F(logsumexp, ag_logsumexp(x[0], -1, 0))
-F(softmax, ag_softmax(x[0], -1))
-F(log_softmax, ag_log_softmax(x[0], -1))
-F(layer_norm, ag_layer_norm(x[0], x[1], x[2], 0.1)) /* a row of one has no variance at all */
-F(rms_norm, ag_rms_norm(x[0], x[1], 0.1))
-F(matmul, ag_matmul(x[0], x[1]))
-F(affine, ag_affine_add(x[0], x[1], x[2], x[3]))
-F(affine_gelu, ag_affine_gelu(x[0], x[1], x[2]))
-F(attend, ag_attend(x[0], x[1], x[2], &(ag_attend_options){ .heads = 2, .causal = true }))
-F(attend_wide, ag_attend(x[0], x[1], x[2], NULL))
-
-static ag_var p_cross_entropy(ag_context *c, const ag_var *x, int n, void *user)
+static int around(int64_t *sizes, int n, int64_t edge)
 {
-    (void)n, (void)user;
-    int64_t classes = ag_shape_of(x[0]).dims[1], labels[3] = { 0, classes / 2, classes - 1 };
-    return ag_cross_entropy(x[0], ag_indices(c, AG_SHAPE(3), labels));
+    for (int64_t size = edge - 1; size <= edge + 1; size++)
+        sizes[n++] = size;
+    return n;
 }
 
-#define ROW        \
-    {              \
-        AG_ANY, 1, \
-        {          \
-            N      \
-        }          \
+static int list_sizes(ag_precision_sizes kind, int64_t *sizes)
+{
+    static const int64_t edges[] = { 64, 128, 256, 512, 1024, 4096, 16384 };
+    static const int so_many[] = { [AG_SIZES_SMALL] = 2,
+                                   [AG_SIZES_MEDIUM] = 3,
+                                   [AG_SIZES_EDGES] = 5,
+                                   [AG_SIZES_LONG] = 7,
+                                   [AG_SIZES_TALL] = 1 };
+    int n = 0;
+    if (kind == AG_SIZES_SHARED || kind == AG_SIZES_HALF)
+        return around(sizes, 0, kind == AG_SIZES_HALF ? 800 : 65536);
+    for (int64_t size = 1; size <= 33; size++)
+        sizes[n++] = size;
+    for (int i = 0; i < so_many[kind]; i++)
+        n = around(sizes, n, edges[i]);
+    if (kind == AG_SIZES_TALL) {
+        n = around(sizes, n, 2048);
+        sizes[n++] = 4100;
     }
-#define FIVE       \
-    {              \
-        AG_ANY, 1, \
-        {          \
-            5      \
-        }          \
-    }
-#define POSITIVE_ROW    \
-    {                   \
-        AG_POSITIVE, 1, \
-        {               \
-            N           \
-        }               \
-    }
-#define TABLE(rows, columns) \
-    {                        \
-        AG_ANY, 2,           \
-        {                    \
-            rows, columns    \
-        }                    \
-    }
+    return n;
+}
 
-static const precision_case cases[] = {
-    { "add", p_add, 2, { TABLE(3, N), ROW }, false },
-    { "mul", p_mul, 2, { TABLE(3, N), ROW }, false },
-    { "div", p_div, 2, { TABLE(3, N), POSITIVE_ROW }, false },
-    { "square", p_square, 1, { ROW }, false },
-    { "sqrt", p_sqrt, 1, { POSITIVE_ROW }, false },
-    { "exp", p_exp, 1, { ROW }, false },
-    { "log", p_log, 1, { POSITIVE_ROW }, false },
-    { "sin", p_sin, 1, { ROW }, false },
-    { "tanh", p_tanh, 1, { ROW }, false },
-    { "erf", p_erf, 1, { ROW }, false },
-    { "sigmoid", p_sigmoid, 1, { ROW }, false },
-    { "softplus", p_softplus, 1, { ROW }, false },
-    { "relu", p_relu, 1, { ROW }, false },
-    { "gelu", p_gelu, 1, { ROW }, false },
-    { "gelu_tanh", p_gelu_tanh, 1, { ROW }, false },
-    { "silu", p_silu, 1, { ROW }, false },
-    { "sum", p_sum, 1, { TABLE(3, N) }, false },
-    { "sum/rows", p_sum_rows, 1, { TABLE(N, 5) }, false },
-    { "cumsum", p_cumsum, 1, { TABLE(3, N) }, false },
-    { "logsumexp", p_logsumexp, 1, { TABLE(3, N) }, false },
-    { "softmax", p_softmax, 1, { TABLE(3, N) }, false },
-    { "log_softmax", p_log_softmax, 1, { TABLE(3, N) }, false },
-    { "cross_entropy", p_cross_entropy, 1, { TABLE(3, N) }, false },
-    { "layer_norm", p_layer_norm, 3, { TABLE(3, N), ROW, ROW }, true },
-    { "rms_norm", p_rms_norm, 2, { TABLE(3, N), ROW }, true },
-    { "matmul", p_matmul, 2, { TABLE(N, N), TABLE(N, N) }, false },
-    { "matmul/row", p_matmul, 2, { TABLE(1, N), TABLE(N, 19) }, false },
-    { "matmul/column", p_matmul, 2, { TABLE(19, N), TABLE(N, 1) }, false },
-    { "matmul/long", p_matmul, 2, { TABLE(5, 300), TABLE(300, N) }, false },
-    { "affine", p_affine, 4, { TABLE(7, N), TABLE(N, 5), FIVE, TABLE(7, 5) }, false },
-    { "affine_gelu", p_affine_gelu, 3, { TABLE(3, 5), TABLE(5, N), ROW }, false },
-    { "attend", p_attend, 3, { TABLE(N, 6), TABLE(N, 6), TABLE(N, 6) }, true },
-    { "attend/wide", p_attend_wide, 3, { TABLE(9, N), TABLE(9, N), TABLE(9, N) }, true },
-};
-enum { CASES = sizeof cases / sizeof cases[0] };
+/* ---- Operands ---- */
 
-static const int64_t sizes[] = { 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 129 };
-enum { SIZES = sizeof sizes / sizeof sizes[0] };
+/* A case at a size, and its numbers, each of which is an f32. */
+typedef struct subject {
+    const ag_precision_case *p;
+    int64_t size;
+    double *inputs[MOST_INPUTS], *dy;
+} subject;
+
+/* How operands lie in memory. */
+typedef enum view { DENSE, TRANSPOSED, REVERSED, STEPPED, VIEWS } view;
+
+static ag_shape shape_of(const subject *s, int i)
+{
+    ag_shape shape = ag_shape_make(s->p->inputs[i].rank, s->p->inputs[i].dims);
+    for (int axis = 0; axis < shape.rank; axis++)
+        if (shape.dims[axis] == AG_PRECISION_N)
+            shape.dims[axis] = s->size;
+    return shape;
+}
+
+/* A variable of a shape as a view of a leaf that asks for a gradient. */
+static ag_var seen_as(ag_context *ctx, view kind, ag_shape shape)
+{
+    int order[AG_MAX_RANK], last = shape.rank - 1;
+    ag_shape leaf = shape;
+    for (int axis = 0; axis <= last; axis++) {
+        order[axis] = last - axis;
+        leaf.dims[axis] = kind == TRANSPOSED ? shape.dims[last - axis]
+                          : kind == STEPPED  ? 2 * shape.dims[axis]
+                                             : shape.dims[axis];
+    }
+    ag_var x = ag_require_gradient(ag_zeros(ctx, leaf));
+    if (kind == TRANSPOSED)
+        return ag_permute(x, order, shape.rank);
+    for (int axis = 0; axis <= last && kind != DENSE; axis++)
+        x = kind == STEPPED ? ag_slice(x, axis, 1, AG_END, 2) : ag_flip(x, axis);
+    return x;
+}
+
+/* Writes numbers in row-major order from an axis on; what follows them. */
+static const double *write_from(const ag_tensor *x, int axis, int64_t offset, const double *numbers)
+{
+    if (axis < x->rank) {
+        for (int64_t i = 0; i < x->dims[axis]; i++)
+            numbers = write_from(x, axis + 1, offset + i * x->strides[axis], numbers);
+        return numbers;
+    }
+    if (x->dtype == AG_F32)
+        ((float *)x->data)[offset] = (float)*numbers;
+    else
+        ((double *)x->data)[offset] = *numbers;
+    return numbers + 1;
+}
+
+/* Each number moved up or down by a rounding of eps. */
+static void move(double *numbers, int64_t count, double eps, ag_random *signs)
+{
+    uint64_t bits = 0;
+    for (int64_t k = 0; k < count; k++, bits >>= 1) {
+        if (k % 64 == 0)
+            bits = ag_random_bits(signs);
+        numbers[k] *= bits & 1 ? 1.0 + eps : 1.0 - eps;
+    }
+}
+
+/* Sets a new variable, which nothing has been computed from yet; eps 0 moves nothing. */
+static void put(ag_var x, const double *numbers, double eps, ag_random *signs)
+{
+    const ag_tensor *value = ag_value(x);
+    int64_t count = value ? ag_tensor_count(value) : 0;
+    double *moved = malloc((size_t)(count + 1) * sizeof *moved);
+    if (!moved || !numbers)
+        ag_fail(x.context, AG_ERR_MEMORY, "check: no memory for numbers");
+    if (moved && numbers && value) {
+        memcpy(moved, numbers, (size_t)count * sizeof *moved);
+        if (eps > 0.0)
+            move(moved, count, eps, signs);
+        write_from(value, 0, 0, moved);
+    }
+    free(moved);
+}
+
+static double *draw(ag_context *ctx, ag_shape shape, ag_domain domain, ag_random *random)
+{
+    ag_var x = ag_zeros(ctx, shape);
+    ag_op_case_draw(x, domain, random);
+    int64_t count = ag_shape_count(shape);
+    double *numbers = malloc((size_t)(count + 1) * sizeof *numbers);
+    if (numbers && ag_read(x, numbers))
+        for (int64_t k = 0; k < count; k++)
+            numbers[k] = (double)(float)numbers[k];
+    return numbers;
+}
+
+static void open_subject(const ag_precision_case *p, int64_t size, uint64_t seed, subject *s)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_random random = ag_random_stream(seed, p->name, (uint64_t)size);
+    *s = (subject){ .p = p, .size = size };
+    for (int i = 0; i < p->n; i++)
+        s->inputs[i] = draw(ctx, shape_of(s, i), p->inputs[i].domain, &random);
+    ag_var x[MOST_INPUTS];
+    for (int i = 0; i < p->n; i++)
+        put(x[i] = seen_as(ctx, DENSE, shape_of(s, i)), s->inputs[i], 0.0, NULL);
+    ag_var y = p->f(ctx, x, p->n, NULL);
+    if (ag_is_valid(y))
+        s->dy = draw(ctx, ag_shape_of(y), AG_ANY, &random);
+    ag_context_free(ctx);
+}
+
+static void close_subject(subject *s)
+{
+    for (int i = 0; i < MOST_INPUTS; i++)
+        free(s->inputs[i]);
+    free(s->dy);
+}
 
 /* ---- Evaluating ---- */
 
-/* The result and the gradients of a case at a size, one after another, as f64. */
+/* The result and the gradients, one after another, as f64. */
 typedef struct answer {
     double *numbers;
-    int64_t count;
+    int64_t count, ends[TENSORS]; /* of each of them */
+    int tensors;
 } answer;
 
 static void add_tensor(answer *a, const ag_tensor *x)
 {
-    for (int64_t k = 0; a->numbers && x && k < ag_tensor_count(x); k++)
-        a->numbers[a->count++] = ag_tensor_at(x, k);
+    int64_t count = ag_tensor_count(x);
+    double *more = realloc(a->numbers, (size_t)(a->count + count + 1) * sizeof *more);
+    if (!more)
+        return;
+    a->numbers = more;
+    bool dense = ag_tensor_is_contiguous(x) && (x->dtype == AG_F32 || x->dtype == AG_F64);
+    for (int64_t k = 0; k < count; k++)
+        more[a->count + k] = !dense               ? ag_tensor_at(x, k)
+                             : x->dtype == AG_F32 ? (double)((const float *)x->data)[k]
+                                                  : ((const double *)x->data)[k];
+    a->count += count;
+    a->ends[a->tensors++] = a->count;
 }
 
-/* The nearest f32, moved up or down by a rounding of eps, unless eps is 0. */
-static double move(ag_random *signs, double number, double eps)
-{
-    double sign = ag_random_uniform(signs) < 0.5 ? -1.0 : 1.0;
-    return (double)(float)number * (1.0 + sign * eps);
-}
+/* Where numbers are moved: the place chooses the signs. */
+typedef struct place {
+    uint64_t number;
+    double eps;
+} place;
 
-static ag_var draw_input(ag_context *ctx, const ag_case_input *input, int64_t size,
-                         ag_random *random, ag_random *signs, double eps)
+static bool evaluate(const subject *s, ag_dtype dtype, view kind, place where, answer *a)
 {
-    int64_t dims[4];
-    for (int i = 0; i < input->rank; i++)
-        dims[i] = input->dims[i] == N ? size : input->dims[i];
-    ag_var x = ag_require_gradient(ag_zeros(ctx, ag_shape_make(input->rank, dims)));
-    ag_tensor *value = ag_value_mutable(x);
-    ag_op_case_draw(x, input->domain, random);
-    for (int64_t k = 0; value && k < ag_tensor_count(value); k++) {
-        ag_tensor_put(value, k, move(signs, ag_tensor_at(value, k), eps));
-    }
-    return x;
-}
-
-static bool evaluate(const precision_case *p, int64_t size, ag_dtype dtype, uint64_t place,
-                     double eps, uint64_t seed, answer *a)
-{
-    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = dtype });
-    ag_random random = ag_random_stream(seed, p->name, (uint64_t)size);
-    ag_random signs = ag_random_stream(seed, "signs", place);
+    const ag_precision_case *p = s->p;
+    bool threads = p->sizes == AG_SIZES_SHARED || p->sizes == AG_SIZES_HALF;
+    ag_context *ctx =
+        ag_context_new(&(ag_context_options){ .dtype = dtype, .threads = threads ? 2 : 1 });
+    ag_random signs = ag_random_stream(1, "signs", where.number);
     ag_var x[MOST_INPUTS], gradients[MOST_INPUTS];
     for (int i = 0; i < p->n; i++)
-        x[i] = draw_input(ctx, &p->inputs[i], size, &random, &signs, eps);
+        put(x[i] = seen_as(ctx, kind, shape_of(s, i)), s->inputs[i], where.eps, &signs);
     ag_var y = p->f(ctx, x, p->n, NULL);
-    ag_var dy = ag_is_valid(y) ? ag_zeros(ctx, ag_shape_of(y)) : AG_NONE;
-    for (int64_t k = 0; ag_is_valid(dy) && k < ag_tensor_count(ag_value(dy)); k++)
-        ag_tensor_put(ag_value_mutable(dy), k, move(&signs, ag_random_normal(&random), eps));
-    bool good = ag_is_valid(y) && ag_grad_from(y, dy, x, p->n, gradients, 0);
-    int64_t count = good ? ag_tensor_count(ag_value(y)) : 0;
-    for (int i = 0; good && i < p->n; i++)
-        count += ag_tensor_count(ag_value(gradients[i]));
-    *a = (answer){ .numbers = good ? malloc((size_t)(count + 1) * sizeof(double)) : NULL };
-    add_tensor(a, good ? ag_value(y) : NULL);
-    for (int i = 0; good && i < p->n; i++)
+    bool differentiable = ag_is_valid(y) && ag_requires_gradient(y);
+    if (differentiable) {
+        ag_var dy = ag_zeros(ctx, ag_shape_of(y));
+        put(dy, s->dy, where.eps, &signs);
+        ag_grad_from(y, dy, x, p->n, gradients, 0);
+    }
+    *a = (answer){ 0 };
+    bool good = ag_is_valid(y) && ag_status(ctx) == AG_OK;
+    if (good)
+        add_tensor(a, ag_value(y));
+    for (int i = 0; good && differentiable && i < p->n; i++)
         add_tensor(a, ag_value(gradients[i]));
     ag_context_free(ctx);
-    return a->numbers != NULL;
+    return good && a->tensors == (differentiable ? p->n + 1 : 1);
 }
 
 /* ---- Instruction sets ---- */
@@ -218,45 +250,62 @@ static bool use(const char *instruction_set)
 
 /* ---- Comparing ---- */
 
-typedef struct reference {
-    answer exact;
-    double *bounds;
-} reference;
-
-static bool refer(const precision_case *p, int64_t size, double eps, uint64_t seed, reference *r)
+static double largest_of(const answer *a, int64_t first, int64_t end)
 {
-    *r = (reference){ 0 };
-    if (!use("generic") || !evaluate(p, size, AG_F64, 0, 0.0, seed, &r->exact))
-        return false;
-    r->bounds = calloc((size_t)r->exact.count + 1, sizeof(double));
-    for (uint64_t place = 0; r->bounds && place < PLACES; place++) {
-        answer moved;
-        if (!evaluate(p, size, AG_F64, place, eps, seed, &moved))
-            return false;
-        for (int64_t k = 0; k < moved.count; k++) {
-            double move = moved.numbers[k] - r->exact.numbers[k];
-            r->bounds[k] += move * move / PLACES;
-        }
-        free(moved.numbers);
-    }
     double largest = 0.0;
-    for (int64_t k = 0; k < r->exact.count; k++)
-        largest = fmax(largest, fabs(r->exact.numbers[k]));
-    for (int64_t k = 0; r->bounds && k < r->exact.count; k++)
-        r->bounds[k] = sqrt(r->bounds[k]) + 2.0 * eps * fabs(r->exact.numbers[k]) +
-                       (p->subtracts ? eps / 2.0 * largest : DBL_MIN);
-    return r->bounds != NULL;
+    for (int64_t k = first; k < end; k++)
+        largest = fmax(largest, fabs(a->numbers[k]));
+    return largest;
 }
 
-static void compare(const reference *r, const answer *a, const char *where, ag_case_result *result)
+/* Adds to the bounds what rounding by eps of a tensor's largest number may do. */
+static void add_subtraction(const answer *exact, bool elsewhere, double eps, double *bounds)
+{
+    int64_t k = 0;
+    for (int t = 0; t < exact->tensors; t++) {
+        double largest = largest_of(exact, k, exact->ends[t]);
+        if (elsewhere || largest == 0.0)
+            largest = largest_of(exact, 0, exact->count);
+        for (; k < exact->ends[t]; k++)
+            bounds[k] += eps / 2.0 * largest;
+    }
+}
+
+/* The bounds of what the portable f64 kernels give; NULL if that cannot be done. */
+static double *bounds_of(const subject *s, const answer *exact, double eps)
+{
+    double *bounds = calloc((size_t)exact->count + 1, sizeof *bounds);
+    for (uint64_t i = 0; bounds && i < PLACES; i++) {
+        answer moved;
+        bool good = evaluate(s, AG_F64, DENSE, (place){ i, eps }, &moved);
+        for (int64_t k = 0; good && k < exact->count; k++) {
+            double difference = moved.numbers[k] - exact->numbers[k];
+            bounds[k] += difference * difference / PLACES;
+        }
+        free(moved.numbers);
+        if (!good) {
+            free(bounds);
+            return NULL;
+        }
+    }
+    double tiny = eps == FLT_EPSILON ? (double)FLT_MIN : DBL_MIN; /* below it digits are lost */
+    for (int64_t k = 0; bounds && k < exact->count; k++)
+        bounds[k] = sqrt(bounds[k]) + 2.0 * eps * fabs(exact->numbers[k]) + tiny * eps;
+    if (bounds && s->p->terms != AG_TERMS_ALIKE)
+        add_subtraction(exact, s->p->terms == AG_TERMS_ELSEWHERE, eps, bounds);
+    return bounds;
+}
+
+static void compare(const subject *s, const answer *exact, const double *bounds, const answer *a,
+                    const char *where, ag_case_result *result)
 {
     for (int64_t k = 0; k < a->count; k++) {
-        double units = fabs(a->numbers[k] - r->exact.numbers[k]) / r->bounds[k];
+        double units = fabs(a->numbers[k] - exact->numbers[k]) / bounds[k];
         result->entries++;
-        if (!(units <= ALLOWED)) {
+        if (!(units <= s->p->limit)) {
             result->failures++;
             ag_case_complain(result, "%s: number %lld is %.9g instead of %.9g, %.3g bounds off",
-                             where, (long long)k, a->numbers[k], r->exact.numbers[k], units);
+                             where, (long long)k, a->numbers[k], exact->numbers[k], units);
         }
         if (units > result->worst) {
             result->worst = units;
@@ -265,47 +314,78 @@ static void compare(const reference *r, const answer *a, const char *where, ag_c
     }
 }
 
-static void check_size(const precision_case *p, int64_t size, ag_dtype dtype, uint64_t seed,
-                       ag_case_result *result)
+/* Operands that lie otherwise in memory give the same bits. */
+static void compare_view(const subject *s, ag_dtype dtype, view kind, const answer *dense,
+                         const char *where, ag_case_result *result)
 {
-    reference r;
-    double eps = dtype == AG_F32 ? FLT_EPSILON : DBL_EPSILON;
-    if (!refer(p, size, eps, seed, &r))
-        ag_case_complain(result, "size %lld: no reference", (long long)size);
-    for (int i = 0; i < INSTRUCTION_SETS && r.bounds; i++) {
+    static const char *const names[VIEWS] = { "", "transposed", "reversed", "every other one" };
+    answer seen;
+    bool good = evaluate(s, dtype, kind, (place){ 0, 0.0 }, &seen);
+    if (!good)
+        ag_case_complain(result, "%s, %s: failed", where, names[kind]);
+    for (int64_t k = 0; good && k < dense->count; k++)
+        if (memcmp(&seen.numbers[k], &dense->numbers[k], sizeof(double))) {
+            result->failures++;
+            ag_case_complain(result, "%s, %s: number %lld is %.17g instead of %.17g", where,
+                             names[kind], (long long)k, seen.numbers[k], dense->numbers[k]);
+        }
+    free(seen.numbers);
+}
+
+/* One dtype, all instruction sets. Which view it is goes round with the sizes. */
+static void check_dtype(const subject *s, const answer *exact, ag_dtype dtype,
+                        ag_case_result *result)
+{
+    use("generic");
+    double *bounds = bounds_of(s, exact, dtype == AG_F32 ? FLT_EPSILON : DBL_EPSILON);
+    if (!bounds)
+        ag_case_complain(result, "size %lld: no bounds", (long long)s->size);
+    for (int i = 0; i < INSTRUCTION_SETS && bounds; i++) {
         answer a;
         char where[64];
         if (!use(instruction_sets[i]))
             continue;
         snprintf(where, sizeof where, "%s, %s, n = %lld", ag_dtype_name(dtype), instruction_sets[i],
-                 (long long)size);
-        if (evaluate(p, size, dtype, 0, 0.0, seed, &a))
-            compare(&r, &a, where, result);
-        else
+                 (long long)s->size);
+        view kind = (view)(TRANSPOSED + (s->size + i + (dtype == AG_F32)) % (VIEWS - 1));
+        if (evaluate(s, dtype, DENSE, (place){ 0, 0.0 }, &a)) {
+            compare(s, exact, bounds, &a, where, result);
+            compare_view(s, dtype, kind, &a, where, result);
+        } else {
             ag_case_complain(result, "%s: failed", where);
+        }
         free(a.numbers);
     }
-    free(r.exact.numbers);
-    free(r.bounds);
-}
-
-int ag_precision_case_count(void)
-{
-    return CASES;
+    free(bounds);
 }
 
 const char *ag_precision_case_name(int i)
 {
-    return i >= 0 && i < CASES ? cases[i].name : NULL;
+    const ag_precision_case *p = ag_precision_case_at(i);
+    return p ? p->name : NULL;
 }
 
 void ag_precision_case_run(int i, uint64_t seed, ag_case_result *result)
 {
+    const ag_precision_case *p = ag_precision_case_at(i);
     const char *before = getenv("AG_ISA");
     char *kept = before ? strdup(before) : NULL;
-    for (int k = 0; k < SIZES; k++)
-        for (int d = 0; d < 2; d++)
-            check_size(&cases[i], sizes[k], d ? AG_F64 : AG_F32, seed, result);
+    int64_t sizes[MOST_SIZES];
+    int n = list_sizes(p->sizes, sizes);
+    for (int k = 0; k < n; k++) {
+        subject s;
+        answer exact;
+        use("generic");
+        open_subject(p, sizes[k], seed, &s);
+        if (evaluate(&s, AG_F64, DENSE, (place){ 0, 0.0 }, &exact)) {
+            check_dtype(&s, &exact, AG_F32, result);
+            check_dtype(&s, &exact, AG_F64, result);
+        } else {
+            ag_case_complain(result, "size %lld: no reference", (long long)sizes[k]);
+        }
+        free(exact.numbers);
+        close_subject(&s);
+    }
     if (kept)
         setenv("AG_ISA", kept, 1);
     else
