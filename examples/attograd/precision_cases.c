@@ -13,7 +13,10 @@
  * is relative to what is subtracted, which does not show; there eps / 2 of the largest number of
  * the same tensor is added (of all tensors, where that one is all 0 or the case says so).
  *
- * Then the same with operands that are views of other memory: that must give the same bits. */
+ * Then the same with operands that are views of other memory: that must give the same bits.
+ *
+ * What is wrong in all instruction sets alike, such as how work is cut into blocks, is seen at a
+ * large size by a gradient check along a direction. */
 #define _POSIX_C_SOURCE 200809L /* setenv */
 #include "precision_cases.h"
 
@@ -206,12 +209,16 @@ typedef struct place {
     double eps;
 } place;
 
+static ag_context *new_context(const ag_precision_case *p, ag_dtype dtype)
+{
+    bool shared = p->sizes == AG_SIZES_SHARED || p->sizes == AG_SIZES_HALF;
+    return ag_context_new(&(ag_context_options){ .dtype = dtype, .threads = shared ? 2 : 1 });
+}
+
 static bool evaluate(const subject *s, ag_dtype dtype, view kind, place where, answer *a)
 {
     const ag_precision_case *p = s->p;
-    bool threads = p->sizes == AG_SIZES_SHARED || p->sizes == AG_SIZES_HALF;
-    ag_context *ctx =
-        ag_context_new(&(ag_context_options){ .dtype = dtype, .threads = threads ? 2 : 1 });
+    ag_context *ctx = new_context(p, dtype);
     ag_random signs = ag_random_stream(1, "signs", where.number);
     ag_var x[MOST_INPUTS], gradients[MOST_INPUTS];
     for (int i = 0; i < p->n; i++)
@@ -359,6 +366,33 @@ static void check_dtype(const subject *s, const answer *exact, ag_dtype dtype,
     free(bounds);
 }
 
+/* Forward and backward against each other, in f64. */
+static void check_gradient(const subject *s, uint64_t seed, ag_case_result *result)
+{
+    const ag_precision_case *p = s->p;
+    const ag_gradcheck_options options = { .seed = seed,
+                                           .directions = 1,
+                                           .method = AG_GRADCHECK_DIFFERENCES };
+    use("generic");
+    ag_context *ctx = new_context(p, AG_F64);
+    ag_gradcheck_report report;
+    ag_var x[MOST_INPUTS];
+    for (int i = 0; i < p->n; i++)
+        put(x[i] = seen_as(ctx, DENSE, shape_of(s, i)), s->inputs[i], 0.0, NULL);
+    ag_var y = p->f(ctx, x, p->n, NULL);
+    bool rounds = !strcmp(p->covers, "cast"); /* to f32: no differences can be taken */
+    if (ag_status(ctx) != AG_OK)
+        ag_case_complain(result, "n = %lld: %s", (long long)s->size, ag_error_message(ctx));
+    else if (ag_requires_gradient(y) && !rounds) {
+        ag_gradcheck(ctx, p->f, NULL, x, p->n, &options, &report);
+        if (report.failures > 0 || report.message[0])
+            ag_case_complain(result, "n = %lld: along a direction got %.12g, want %.12g +- %.2g %s",
+                             (long long)s->size, report.analytic, report.numeric, report.bound,
+                             report.message);
+    }
+    ag_context_free(ctx);
+}
+
 const char *ag_precision_case_name(int i)
 {
     const ag_precision_case *p = ag_precision_case_at(i);
@@ -383,6 +417,8 @@ void ag_precision_case_run(int i, uint64_t seed, ag_case_result *result)
         } else {
             ag_case_complain(result, "size %lld: no reference", (long long)sizes[k]);
         }
+        if (sizes[k] == 1025 || (k == n - 1 && p->sizes != AG_SIZES_LONG))
+            check_gradient(&s, seed, result);
         free(exact.numbers);
         close_subject(&s);
     }

@@ -18,7 +18,7 @@ static ag_var indices_below(ag_context *c, ag_shape shape, int64_t end)
     int64_t count = ag_shape_count(shape);
     int64_t *indices = malloc((size_t)(count + 1) * sizeof *indices);
     for (int64_t k = 0; indices && k < count; k++)
-        indices[k] = (3 * k * k + 5 * k + 1) % end;
+        indices[k] = end > 0 ? (3 * k * k + 5 * k + 1) % end : 0;
     ag_var v = ag_indices(c, shape, indices);
     free(indices);
     return v;
@@ -237,6 +237,7 @@ static const ag_precision_case cases[] = {
     { "matmul/wide", "matmul", p_matmul, 2, { TABLE(5, 9), TABLE(9, N) }, AG_SIZES_EDGES, 16, AG_TERMS_ALIKE },
     { "matmul/batch", "matmul", p_matmul, 2, { CUBE(2, N, 5), CUBE(2, 5, 7) }, AG_SIZES_TALL, 16, AG_TERMS_ALIKE },
     { "matmul/shared", "matmul", p_matmul, 2, { CUBE(3, N, 24), CUBE(3, 24, 40) }, AG_SIZES_HALF, 16, AG_TERMS_ALIKE },
+    { "matmul/pieces", "matmul", p_matmul, 2, { TABLE(40, N), TABLE(N, 40) }, AG_SIZES_HALF, 16, AG_TERMS_ALIKE },
     { "affine", "affine", p_affine, 4, { TABLE(7, N), TABLE(N, 5), VECTOR(5), TABLE(7, 5) }, AG_SIZES_EDGES, 16, AG_TERMS_ALIKE },
     { "affine_gelu", "affine_gelu", p_affine_gelu, 3, { TABLE(3, 5), TABLE(5, N), ROW }, AG_SIZES_EDGES, 16, AG_TERMS_CANCEL },
     { "permute", "permute", p_permute, 1, { TABLE(3, N) }, AG_SIZES_EDGES, 4, AG_TERMS_ALIKE },
