@@ -25,158 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PLACES = 8, MOST_INPUTS = AG_PRECISION_INPUTS, TENSORS = MOST_INPUTS + 1 };
-
-/* ---- Sizes ---- */
-
-enum { MOST_SIZES = 64 };
-
-static int around(int64_t *sizes, int n, int64_t edge)
-{
-    for (int64_t size = edge - 1; size <= edge + 1; size++)
-        sizes[n++] = size;
-    return n;
-}
-
-static int list_sizes(ag_precision_sizes kind, int64_t *sizes)
-{
-    static const int64_t edges[] = { 64, 128, 256, 512, 1024, 4096, 16384 };
-    static const int so_many[] = { [AG_SIZES_SMALL] = 2,
-                                   [AG_SIZES_MEDIUM] = 3,
-                                   [AG_SIZES_EDGES] = 5,
-                                   [AG_SIZES_LONG] = 7,
-                                   [AG_SIZES_TALL] = 1 };
-    int n = 0;
-    if (kind == AG_SIZES_SHARED || kind == AG_SIZES_HALF)
-        return around(sizes, 0, kind == AG_SIZES_HALF ? 800 : 65536);
-    for (int64_t size = 1; size <= 33; size++)
-        sizes[n++] = size;
-    for (int i = 0; i < so_many[kind]; i++)
-        n = around(sizes, n, edges[i]);
-    if (kind == AG_SIZES_TALL) {
-        n = around(sizes, n, 2048);
-        sizes[n++] = 4100;
-    }
-    return n;
-}
-
-/* ---- Operands ---- */
-
-/* A case at a size, and its numbers, each of which is an f32. */
-typedef struct subject {
-    const ag_precision_case *p;
-    int64_t size;
-    double *inputs[MOST_INPUTS], *dy;
-} subject;
-
-/* How operands lie in memory. */
-typedef enum view { DENSE, TRANSPOSED, REVERSED, STEPPED, VIEWS } view;
-
-static ag_shape shape_of(const subject *s, int i)
-{
-    ag_shape shape = ag_shape_make(s->p->inputs[i].rank, s->p->inputs[i].dims);
-    for (int axis = 0; axis < shape.rank; axis++)
-        if (shape.dims[axis] == AG_PRECISION_N)
-            shape.dims[axis] = s->size;
-    return shape;
-}
-
-/* A variable of a shape as a view of a leaf that asks for a gradient. */
-static ag_var seen_as(ag_context *ctx, view kind, ag_shape shape)
-{
-    int order[AG_MAX_RANK], last = shape.rank - 1;
-    ag_shape leaf = shape;
-    for (int axis = 0; axis <= last; axis++) {
-        order[axis] = last - axis;
-        leaf.dims[axis] = kind == TRANSPOSED ? shape.dims[last - axis]
-                          : kind == STEPPED  ? 2 * shape.dims[axis]
-                                             : shape.dims[axis];
-    }
-    ag_var x = ag_require_gradient(ag_zeros(ctx, leaf));
-    if (kind == TRANSPOSED)
-        return ag_permute(x, order, shape.rank);
-    for (int axis = 0; axis <= last && kind != DENSE; axis++)
-        x = kind == STEPPED ? ag_slice(x, axis, 1, AG_END, 2) : ag_flip(x, axis);
-    return x;
-}
-
-/* Writes numbers in row-major order from an axis on; what follows them. */
-static const double *write_from(const ag_tensor *x, int axis, int64_t offset, const double *numbers)
-{
-    if (axis < x->rank) {
-        for (int64_t i = 0; i < x->dims[axis]; i++)
-            numbers = write_from(x, axis + 1, offset + i * x->strides[axis], numbers);
-        return numbers;
-    }
-    if (x->dtype == AG_F32)
-        ((float *)x->data)[offset] = (float)*numbers;
-    else
-        ((double *)x->data)[offset] = *numbers;
-    return numbers + 1;
-}
-
-/* Each number moved up or down by a rounding of eps. */
-static void move(double *numbers, int64_t count, double eps, ag_random *signs)
-{
-    uint64_t bits = 0;
-    for (int64_t k = 0; k < count; k++, bits >>= 1) {
-        if (k % 64 == 0)
-            bits = ag_random_bits(signs);
-        numbers[k] *= bits & 1 ? 1.0 + eps : 1.0 - eps;
-    }
-}
-
-/* Sets a new variable, which nothing has been computed from yet; eps 0 moves nothing. */
-static void put(ag_var x, const double *numbers, double eps, ag_random *signs)
-{
-    const ag_tensor *value = ag_value(x);
-    int64_t count = value ? ag_tensor_count(value) : 0;
-    double *moved = malloc((size_t)(count + 1) * sizeof *moved);
-    if (!moved || !numbers)
-        ag_fail(x.context, AG_ERR_MEMORY, "check: no memory for numbers");
-    if (moved && numbers && value) {
-        memcpy(moved, numbers, (size_t)count * sizeof *moved);
-        if (eps > 0.0)
-            move(moved, count, eps, signs);
-        write_from(value, 0, 0, moved);
-    }
-    free(moved);
-}
-
-static double *draw(ag_context *ctx, ag_shape shape, ag_domain domain, ag_random *random)
-{
-    ag_var x = ag_zeros(ctx, shape);
-    ag_op_case_draw(x, domain, random);
-    int64_t count = ag_shape_count(shape);
-    double *numbers = malloc((size_t)(count + 1) * sizeof *numbers);
-    if (numbers && ag_read(x, numbers))
-        for (int64_t k = 0; k < count; k++)
-            numbers[k] = (double)(float)numbers[k];
-    return numbers;
-}
-
-static void open_subject(const ag_precision_case *p, int64_t size, uint64_t seed, subject *s)
-{
-    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
-    ag_random random = ag_random_stream(seed, p->name, (uint64_t)size);
-    *s = (subject){ .p = p, .size = size };
-    for (int i = 0; i < p->n; i++)
-        s->inputs[i] = draw(ctx, shape_of(s, i), p->inputs[i].domain, &random);
-    ag_var x[MOST_INPUTS];
-    for (int i = 0; i < p->n; i++)
-        put(x[i] = seen_as(ctx, DENSE, shape_of(s, i)), s->inputs[i], 0.0, NULL);
-    ag_var y = p->f(ctx, x, p->n, NULL);
-    if (ag_is_valid(y))
-        s->dy = draw(ctx, ag_shape_of(y), AG_ANY, &random);
-    ag_context_free(ctx);
-}
-
-static void close_subject(subject *s)
-{
-    for (int i = 0; i < MOST_INPUTS; i++)
-        free(s->inputs[i]);
-    free(s->dy);
-}
+enum { TENSORS = AG_PRECISION_INPUTS + 1 };
 
 /* ---- Evaluating ---- */
 
@@ -215,19 +64,21 @@ static ag_context *new_context(const ag_precision_case *p, ag_dtype dtype)
     return ag_context_new(&(ag_context_options){ .dtype = dtype, .threads = shared ? 2 : 1 });
 }
 
-static bool evaluate(const subject *s, ag_dtype dtype, view kind, place where, answer *a)
+static bool evaluate(const ag_precision_subject *s, ag_dtype dtype, ag_precision_view kind,
+                     place where, answer *a)
 {
     const ag_precision_case *p = s->p;
     ag_context *ctx = new_context(p, dtype);
     ag_random signs = ag_random_stream(1, "signs", where.number);
-    ag_var x[MOST_INPUTS], gradients[MOST_INPUTS];
+    ag_var x[AG_PRECISION_INPUTS], gradients[AG_PRECISION_INPUTS];
     for (int i = 0; i < p->n; i++)
-        put(x[i] = seen_as(ctx, kind, shape_of(s, i)), s->inputs[i], where.eps, &signs);
+        ag_precision_put(x[i] = ag_precision_seen_as(ctx, kind, ag_precision_shape(s, i)),
+                         s->inputs[i], where.eps, &signs);
     ag_var y = p->f(ctx, x, p->n, NULL);
     bool differentiable = ag_is_valid(y) && ag_requires_gradient(y);
     if (differentiable) {
         ag_var dy = ag_zeros(ctx, ag_shape_of(y));
-        put(dy, s->dy, where.eps, &signs);
+        ag_precision_put(dy, s->dy, where.eps, &signs);
         ag_grad_from(y, dy, x, p->n, gradients, 0);
     }
     *a = (answer){ 0 };
@@ -279,15 +130,16 @@ static void add_subtraction(const answer *exact, bool elsewhere, double eps, dou
 }
 
 /* The bounds of what the portable f64 kernels give; NULL if that cannot be done. */
-static double *bounds_of(const subject *s, const answer *exact, double eps)
+static double *bounds_of(const ag_precision_subject *s, const answer *exact, double eps)
 {
     double *bounds = calloc((size_t)exact->count + 1, sizeof *bounds);
-    for (uint64_t i = 0; bounds && i < PLACES; i++) {
+    uint64_t places = s->size > 1025 ? 4 : 8;
+    for (uint64_t i = 0; bounds && i < places; i++) {
         answer moved;
-        bool good = evaluate(s, AG_F64, DENSE, (place){ i, eps }, &moved);
+        bool good = evaluate(s, AG_F64, AG_VIEW_DENSE, (place){ i, eps }, &moved);
         for (int64_t k = 0; good && k < exact->count; k++) {
             double difference = moved.numbers[k] - exact->numbers[k];
-            bounds[k] += difference * difference / PLACES;
+            bounds[k] += difference * difference / (double)places;
         }
         free(moved.numbers);
         if (!good) {
@@ -303,8 +155,8 @@ static double *bounds_of(const subject *s, const answer *exact, double eps)
     return bounds;
 }
 
-static void compare(const subject *s, const answer *exact, const double *bounds, const answer *a,
-                    const char *where, ag_case_result *result)
+static void compare(const ag_precision_subject *s, const answer *exact, const double *bounds,
+                    const answer *a, const char *where, ag_case_result *result)
 {
     for (int64_t k = 0; k < a->count; k++) {
         double units = fabs(a->numbers[k] - exact->numbers[k]) / bounds[k];
@@ -322,10 +174,10 @@ static void compare(const subject *s, const answer *exact, const double *bounds,
 }
 
 /* Operands that lie otherwise in memory give the same bits. */
-static void compare_view(const subject *s, ag_dtype dtype, view kind, const answer *dense,
-                         const char *where, ag_case_result *result)
+static void compare_view(const ag_precision_subject *s, ag_dtype dtype, ag_precision_view kind,
+                         const answer *dense, const char *where, ag_case_result *result)
 {
-    static const char *const names[VIEWS] = { "", "transposed", "reversed", "every other one" };
+    static const char *const names[AG_VIEWS] = { "", "transposed", "reversed", "every other one" };
     answer seen;
     bool good = evaluate(s, dtype, kind, (place){ 0, 0.0 }, &seen);
     if (!good)
@@ -340,7 +192,7 @@ static void compare_view(const subject *s, ag_dtype dtype, view kind, const answ
 }
 
 /* One dtype, all instruction sets. Which view it is goes round with the sizes. */
-static void check_dtype(const subject *s, const answer *exact, ag_dtype dtype,
+static void check_dtype(const ag_precision_subject *s, const answer *exact, ag_dtype dtype,
                         ag_case_result *result)
 {
     use("generic");
@@ -354,8 +206,10 @@ static void check_dtype(const subject *s, const answer *exact, ag_dtype dtype,
             continue;
         snprintf(where, sizeof where, "%s, %s, n = %lld", ag_dtype_name(dtype), instruction_sets[i],
                  (long long)s->size);
-        view kind = (view)(TRANSPOSED + (s->size + i + (dtype == AG_F32)) % (VIEWS - 1));
-        if (evaluate(s, dtype, DENSE, (place){ 0, 0.0 }, &a)) {
+        ag_precision_view kind =
+            (ag_precision_view)(AG_VIEW_TRANSPOSED +
+                                (s->size + i + (dtype == AG_F32)) % (AG_VIEWS - 1));
+        if (evaluate(s, dtype, AG_VIEW_DENSE, (place){ 0, 0.0 }, &a)) {
             compare(s, exact, bounds, &a, where, result);
             compare_view(s, dtype, kind, &a, where, result);
         } else {
@@ -367,7 +221,7 @@ static void check_dtype(const subject *s, const answer *exact, ag_dtype dtype,
 }
 
 /* Forward and backward against each other, in f64. */
-static void check_gradient(const subject *s, uint64_t seed, ag_case_result *result)
+static void check_gradient(const ag_precision_subject *s, uint64_t seed, ag_case_result *result)
 {
     const ag_precision_case *p = s->p;
     const ag_gradcheck_options options = { .seed = seed,
@@ -376,9 +230,10 @@ static void check_gradient(const subject *s, uint64_t seed, ag_case_result *resu
     use("generic");
     ag_context *ctx = new_context(p, AG_F64);
     ag_gradcheck_report report;
-    ag_var x[MOST_INPUTS];
+    ag_var x[AG_PRECISION_INPUTS];
     for (int i = 0; i < p->n; i++)
-        put(x[i] = seen_as(ctx, DENSE, shape_of(s, i)), s->inputs[i], 0.0, NULL);
+        ag_precision_put(x[i] = ag_precision_seen_as(ctx, AG_VIEW_DENSE, ag_precision_shape(s, i)),
+                         s->inputs[i], 0.0, NULL);
     ag_var y = p->f(ctx, x, p->n, NULL);
     bool rounds = !strcmp(p->covers, "cast"); /* to f32: no differences can be taken */
     if (ag_status(ctx) != AG_OK)
@@ -404,14 +259,14 @@ void ag_precision_case_run(int i, uint64_t seed, ag_case_result *result)
     const ag_precision_case *p = ag_precision_case_at(i);
     const char *before = getenv("AG_ISA");
     char *kept = before ? strdup(before) : NULL;
-    int64_t sizes[MOST_SIZES];
-    int n = list_sizes(p->sizes, sizes);
+    int64_t sizes[AG_PRECISION_SIZES];
+    int n = ag_precision_list_sizes(p->sizes, sizes);
     for (int k = 0; k < n; k++) {
-        subject s;
+        ag_precision_subject s;
         answer exact;
         use("generic");
-        open_subject(p, sizes[k], seed, &s);
-        if (evaluate(&s, AG_F64, DENSE, (place){ 0, 0.0 }, &exact)) {
+        ag_precision_open(p, sizes[k], seed, &s);
+        if (evaluate(&s, AG_F64, AG_VIEW_DENSE, (place){ 0, 0.0 }, &exact)) {
             check_dtype(&s, &exact, AG_F32, result);
             check_dtype(&s, &exact, AG_F64, result);
         } else {
@@ -420,7 +275,7 @@ void ag_precision_case_run(int i, uint64_t seed, ag_case_result *result)
         if (sizes[k] == 1025 || (k == n - 1 && p->sizes != AG_SIZES_LONG))
             check_gradient(&s, seed, result);
         free(exact.numbers);
-        close_subject(&s);
+        ag_precision_close(&s);
     }
     if (kept)
         setenv("AG_ISA", kept, 1);

@@ -42,4 +42,37 @@ typedef struct ag_precision_case {
 /* The table (precision_table.c). */
 const ag_precision_case *ag_precision_case_at(int i);
 
+/* ---- Operands (precision_operands.c) ---- */
+
+enum { AG_PRECISION_SIZES = 64 };
+int ag_precision_list_sizes(ag_precision_sizes kind, int64_t *sizes);
+
+/* A case at a size, and its numbers, each of which is an f32. */
+typedef struct ag_precision_subject {
+    const ag_precision_case *p;
+    int64_t size;
+    double *inputs[AG_PRECISION_INPUTS], *dy;
+} ag_precision_subject;
+
+void ag_precision_open(const ag_precision_case *p, int64_t size, uint64_t seed,
+                       ag_precision_subject *s);
+void ag_precision_close(ag_precision_subject *s);
+ag_shape ag_precision_shape(const ag_precision_subject *s, int i);
+
+/* How operands lie in memory. */
+typedef enum ag_precision_view {
+    AG_VIEW_DENSE,
+    AG_VIEW_TRANSPOSED,
+    AG_VIEW_REVERSED, /* along every axis */
+    AG_VIEW_STEPPED,  /* every other one along every axis */
+    AG_VIEWS
+} ag_precision_view;
+
+/* A variable of a shape as a view of a leaf that asks for a gradient. */
+ag_var ag_precision_seen_as(ag_context *ctx, ag_precision_view kind, ag_shape shape);
+
+/* Sets a new variable, which nothing has been computed from yet, each number moved up or down by
+ * a rounding of eps; 0 moves nothing. */
+void ag_precision_put(ag_var x, const double *numbers, double eps, ag_random *signs);
+
 #endif

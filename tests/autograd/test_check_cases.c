@@ -1,6 +1,6 @@
 /* Every operation of the table passes the gradient check, in first and second
  * order, near initial values and at trained and saturated points. */
-#include "../../examples/attograd/cases.h"
+#include "../../examples/attograd/precision_cases.h"
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
@@ -8,13 +8,39 @@
 
 Test(check_cases, every_operation_has_one)
 {
+    cr_expect_null(ag_case_first_without(), "%s has no check case", ag_case_first_without());
+    cr_expect(ag_op_at(-1) == NULL && ag_op_at(ag_op_count()) == NULL);
+}
+
+/* .. and kernels that are compared with slow ones. */
+Test(check_cases, every_operation_has_kernels)
+{
     for (int i = 0; i < ag_op_count(); i++) {
         bool covered = false;
-        for (int k = 0; k < ag_op_case_count(); k++)
-            covered = covered || !strcmp(ag_op_case_at(k)->covers, ag_op_at(i)->name);
-        cr_expect(covered, "the operation %s has no check case", ag_op_at(i)->name);
+        for (int k = 0; k < ag_precision_case_count(); k++)
+            covered = covered || !strcmp(ag_precision_case_at(k)->covers, ag_op_at(i)->name);
+        cr_expect(covered, "the kernels of %s are not compared", ag_op_at(i)->name);
     }
-    cr_expect(ag_op_at(-1) == NULL && ag_op_at(ag_op_count()) == NULL);
+    for (int k = 0; k < ag_precision_case_count(); k++)
+        cr_expect(ag_precision_case_at(k)->limit <= 16.0 && ag_precision_case_at(k)->n > 0);
+    cr_expect_null(ag_precision_case_at(-1));
+}
+
+/* A subset of the inputs of a case with one is none, and what has no gradient has no subsets. */
+Test(check_cases, parts_have_something_to_compare)
+{
+    int counted = 0;
+    for (int i = 0; i < ag_case_count(); i++) {
+        bool bits = strstr("/backward/subsets/ties", ag_case_suffix(i)) && *ag_case_suffix(i);
+        ag_case_result result;
+        if (!bits)
+            continue;
+        ag_case_run(i, 2, &result);
+        counted++;
+        cr_expect(result.entries > 0 || strstr(ag_case_name(i), "embedding"), "%s%s",
+                  ag_case_name(i), ag_case_suffix(i));
+    }
+    cr_expect(counted > 250, "%d", counted);
 }
 
 Test(check_cases, names_are_unique)
@@ -48,13 +74,17 @@ Test(check_cases, every_case_runs_its_operation)
     }
 }
 
+static void free_cases(struct criterion_test_params *params)
+{
+    cr_free(params->params);
+}
+
 ParameterizedTestParameters(check_cases, passes)
 {
-    static int cases[512];
-    int n = ag_case_count();
-    for (int i = 0; i < n && i < 512; i++)
+    int n = ag_case_count(), *cases = cr_malloc((size_t)n * sizeof *cases);
+    for (int i = 0; i < n; i++)
         cases[i] = i;
-    return cr_make_param_array(int, cases, (size_t)n);
+    return cr_make_param_array(int, cases, (size_t)n, free_cases);
 }
 
 ParameterizedTest(int *i, check_cases, passes)
