@@ -503,7 +503,7 @@ typedef struct ag_gradcheck_report {
     double bound;                    /* the derivative is within this of numeric */
     double step;                     /* of the differences that numeric comes from */
     bool recorded;                   /* that analytic value came with AG_CREATE_GRAPH */
-    bool directions;                 /* entries counts directions; one that fails is cut in halves
+    bool by_directions;              /* entries counts directions; one that fails is cut in halves
                                         until an entry is found that fails, which is the worst then */
     ag_gradcheck_method method;      /* that numeric and bound came from */
     double complex_step;             /* what the complex step said there; NaN if not taken */

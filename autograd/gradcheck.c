@@ -120,7 +120,7 @@ static void locate(ag_check *check)
         return;
     check->report->node = fault.node;
     memcpy(check->report->op, fault.op, sizeof fault.op);
-    if (check->report->directions)
+    if (check->report->by_directions)
         memcpy(check->report->suspect, fault.report.suspect, sizeof fault.report.suspect);
 }
 

@@ -198,10 +198,10 @@ void ag_check_conclude(ag_check *check)
         report->floor = check->floors[check->n_floors / 2];
         report->worst_floor = check->floors[check->n_floors - 1];
     }
-    report->directions = check->options.directions > 0;
+    report->by_directions = check->options.directions > 0;
     if (report->message[0])
         return;
-    if (report->failures > 0 && !report->directions && !check->only)
+    if (report->failures > 0 && !report->by_directions && !check->only)
         name_suspect(check);
     report->verdict = report->failures > 0       ? AG_VERDICT_FAIL
                       : report->inconclusive > 0 ? AG_VERDICT_INCONCLUSIVE
@@ -216,7 +216,7 @@ void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file)
     for (const char *c = ag_verdict_name(report->verdict); *c; c++)
         fputc(*c >= 'a' && *c <= 'z' ? *c - 'a' + 'A' : *c, file);
     fprintf(file, ": %lld %s", (long long)report->entries,
-            report->directions ? "directions" : "entries");
+            report->by_directions ? "directions" : "entries");
     if (report->failures > 0)
         fprintf(file, ", %lld wrong", (long long)report->failures);
     if (report->inconclusive > 0)

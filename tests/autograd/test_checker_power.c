@@ -251,7 +251,7 @@ static ag_gradcheck_report check_directions(double factor)
 Test(checker_power, directions)
 {
     ag_gradcheck_report report = check_directions(1.0);
-    cr_expect(report.passed && report.directions && report.entries == 4, "%s", report.message);
+    cr_expect(report.passed && report.by_directions && report.entries == 4, "%s", report.message);
     report = check_directions(1.0 + 1e-6);
     cr_expect_eq(report.verdict, AG_VERDICT_FAIL);
     cr_expect(report.input == 1 && !strcmp(report.name, "w_q"), "input %d", report.input);
