@@ -116,6 +116,7 @@ static bool call_complex(ag_check *check, double t, ag_complex_step *step)
     context->on_error = NULL;
     ag_branches_watch(context, true);
     exchange(check);
+    check->report->calls++;
     ag_var y = check->f(context, check->inputs, check->n, check->user);
     exchange(check);
     context->on_error = on_error;

@@ -42,6 +42,7 @@ ag_var ag_gradcheck_cotangent(uint64_t seed, ag_var y)
 bool ag_check_call(ag_check *check, ag_var *y)
 {
     char text[160];
+    check->report->calls++;
     *y = check->f(check->context, check->inputs, check->n, check->user);
     if (check->context->error)
         return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);

@@ -82,6 +82,7 @@ static ag_judgement judge(const ag_check *check, const ag_direction *direction,
     judgement.h = m->kink ? fmin(m->left.step, m->right.step) : m->at.step;
     judgement.bound = (numeric.high - numeric.low) / 2.0 + allowed;
     judgement.narrow = is_narrow(check, m, &numeric, analytic);
+    judgement.still = (m->kink ? fmax(m->left.scale, m->right.scale) : m->at.scale) == 0.0;
     double gap = fabs(analytic - numeric.middle);
     if (m->kink && gap > judgement.bound && gap <= judgement.bound + 2.0 * m->bend)
         return judgement; /* several kinks at once, which may cancel in the derivatives of L */
@@ -160,6 +161,7 @@ static ag_judgement judge_step(const ag_check *check, const ag_direction *direct
     judgement.bound = STEP_SAFETY * rounding_along(check, direction, scale) + step->error +
                       check->options.tolerance * fmax(fabs(analytic), fabs(step->value));
     judgement.narrow = judgement.bound <= check->options.resolution * step->scale;
+    judgement.still = step->scale == 0.0;
     if (!(gap <= judgement.bound))
         judgement.verdict = AG_VERDICT_FAIL;
     else if (judgement.narrow || (step->scale == 0.0 && analytic == 0.0))
@@ -173,6 +175,7 @@ static ag_judgement judge_step(const ag_check *check, const ag_direction *direct
 static void judge_together(ag_judgement *judgement, const ag_judgement *step)
 {
     double gap = fabs(judgement->numeric - step->numeric);
+    bool still = step->still && (judgement->still || isnan(judgement->numeric));
     judgement->complex_step = step->numeric;
     if (isnan(judgement->numeric) || gap <= judgement->bound + step->bound) {
         if (step->verdict != AG_VERDICT_INCONCLUSIVE)
@@ -180,6 +183,7 @@ static void judge_together(ag_judgement *judgement, const ag_judgement *step)
     } else if (judgement->verdict != AG_VERDICT_FAIL ||
                (step->verdict == AG_VERDICT_PASS && !judgement->narrow))
         judgement->verdict = AG_VERDICT_INCONCLUSIVE;
+    judgement->still = still;
 }
 
 /* Everything that is known of the derivative along a direction. */
