@@ -6,6 +6,7 @@
 /* The entries of the input that is to blame: what came from backward, what it should be. */
 typedef struct picture {
     const double *got, *want, *bound;
+    double tolerance; /* that is part of the bound */
     int64_t count;
 } picture;
 
@@ -22,6 +23,15 @@ typedef struct hypothesis {
     double residual;
 } hypothesis;
 
+/* How far off want is. Where got is right, no farther than that, though a tolerance may allow more:
+ * there a hypothesis has to be as right. */
+static double slack(const picture *p, int64_t k)
+{
+    double gap = fabs(p->got[k] - p->want[k]);
+    double allowed = p->tolerance * fmax(fabs(p->got[k]), fabs(p->want[k]));
+    return gap <= p->bound[k] ? fmax(gap, p->bound[k] - allowed) : p->bound[k];
+}
+
 static void compare(const picture *p, int64_t k, double predicted, double allowed, hypothesis *h)
 {
     double gap = fabs(p->got[k] - predicted);
@@ -34,7 +44,7 @@ static hypothesis multiple(const char *name, const picture *p, double factor)
 {
     hypothesis h = { .name = name };
     for (int64_t k = 0; k < p->count; k++)
-        compare(p, k, factor * p->want[k], 2.0 * (1.0 + fabs(factor)) * p->bound[k], &h);
+        compare(p, k, factor * p->want[k], 2.0 * (1.0 + fabs(factor)) * slack(p, k), &h);
     return h;
 }
 
@@ -84,7 +94,7 @@ static hypothesis transposed(const picture *p, const ag_tensor *x)
         int64_t matrix = k / (n * n), row = k / n % n, column = k % n;
         int64_t other = (matrix * n + column) * n + row;
         if (!is_unknown(p, other))
-            compare(p, k, p->want[other], 2.0 * (p->bound[k] + p->bound[other]), &h);
+            compare(p, k, p->want[other], 2.0 * (slack(p, k) + slack(p, other)), &h);
     }
     return h;
 }
@@ -105,7 +115,8 @@ void ag_check_name_suspect(ag_check *check)
     const ag_tensor *x = ag_value(check->inputs[report->input]);
     int64_t first = check->first[report->input];
     const double *got = report->recorded ? check->recorded : check->usual;
-    picture p = { got + first, check->numeric + first, check->bounds + first, ag_tensor_count(x) };
+    picture p = { got + first, check->numeric + first, check->bounds + first,
+                  check->options.tolerance, ag_tensor_count(x) };
     char text[sizeof report->suspect];
     const hypothesis all[] = { multiple("zero", &p, 0.0), multiple("sign", &p, -1.0),
                                some_multiple(&p, text, sizeof text), transposed(&p, x) };
