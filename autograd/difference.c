@@ -4,14 +4,17 @@
  * p - 1 (one-sided), differ by about the error of the lower one. The same quotient
  * at 2 h, h and h / 2 shows whether it converges. So the truncation error at h is bounded by
  *
- *   2 max(|D_high - D_low|,  |D(h) - D(h / 2)|,  |D(2 h) - D(h)| / 16),
+ *   2 max(|D_high - D_low|,  |D(h) - D(h / 2)|,  |D(2 h) - D(h)| / 16) + R,
  *
- * The rounding error has two parts, each a number over h: what is seen to scatter at
- * tiny steps, SAFETY times its standard deviation; and what may hide, because a result near 1
- * does not show that it moved by less than DBL_EPSILON. The truncation error falls and the rounding
- * error rises as h gets smaller; the h where their sum is smallest is taken. No single one of the
- * three differences would do: where the function is steeper than h resolves, any of them can be
- * small by chance.
+ * R the rest of a series that converges slowly, as next to sqrt(t). No single one of the three
+ * would do: where the function is steeper than h resolves, any of them can be small by chance.
+ *
+ * The rounding error has three parts, each a number over h: what is seen to scatter at
+ * tiny steps, SAFETY times its standard deviation; what may hide, because a result near 1
+ * does not show that it moved by less than epsilon; and, if small steps did not move a bit of L
+ * though larger ones did, the smallest move that was seen, for so coarse are L's own steps. The
+ * truncation error falls and the rounding error rises as h gets smaller; the h where their sum is
+ * smallest is taken.
  */
 #include "difference.h"
 
@@ -69,11 +72,19 @@ typedef struct rung {
     double scale;
 } rung;
 
+static double sum_of_weights(const stencil *s)
+{
+    double sum = 0.0;
+    for (int i = 0; i < s->points; i++)
+        sum += fabs(s->high[i]);
+    return sum;
+}
+
 static rung climb(ag_line *line, const stencil *s, double direction, double h,
                   const uint64_t *branches)
 {
     rung r = { .h = h };
-    double squares = 0.0, sum = 0.0, size = 0.0, total = 0.0;
+    double squares = 0.0, size = 0.0, total = 0.0;
     for (int i = 0; i < s->points; i++) {
         const ag_probe *p = probe_at(line, direction * s->offsets[i] * h);
         if (!p || !p->usable || p->branches != *branches)
@@ -81,14 +92,14 @@ static rung climb(ag_line *line, const stencil *s, double direction, double h,
         r.high += s->high[i] * p->change / (direction * h);
         r.low += s->low[i] * p->change / (direction * h);
         squares += s->high[i] * s->high[i];
-        sum += fabs(s->high[i]);
         size = fmax(size, p->size);
         total = fmax(total, p->total);
         r.scale = fmax(r.scale, p->movement / (fabs(s->offsets[i]) * h));
     }
     double scattered = SAFETY * sqrt(squares) * (line->noise * size + line->slack);
-    double hidden = sum * DBL_EPSILON * total;
-    r.noise = (scattered + hidden) / h;
+    double epsilon = line->epsilon > 0.0 ? line->epsilon : DBL_EPSILON;
+    double hidden = sum_of_weights(s) * epsilon * total;
+    r.noise = isfinite(line->noise) ? (scattered + hidden) / h : INFINITY;
     r.usable = true;
     return r;
 }
@@ -98,22 +109,26 @@ static double largest(double a, double b, double c)
     return fmax(a, fmax(b, c));
 }
 
-/* Where halving the step takes less than half of the error away, as next to sqrt(t), the rest is
- * a geometric series: |D(h) - D(h / 2)| / (1 - r). Differences below the noise say nothing. */
-static double slow_convergence(double before, double now, double noise)
+/* Where halving the step takes less than half of the error away, as next to sqrt(t), the rest is a
+ * geometric series: |D(h) - D(h / 2)| / (1 - q), q its ratio. Differences below the noise say
+ * nothing about q; then it is what larger steps showed. */
+static double slow_convergence(double before, double now, double noise, double *q)
 {
-    if (now <= noise || now <= 0.5 * before)
-        return 0.0;
-    return now < before ? now / (1.0 - now / before) : INFINITY;
+    if (now > noise) {
+        *q = now < before ? now / before : 0.0;
+        if (now >= before)
+            return INFINITY; /* it does not converge */
+    }
+    return *q > 0.5 ? fmax(now, noise) / (1.0 - *q) : 0.0;
 }
 
 /* What a rung says, given its neighbours. */
 static ag_derivative conclude(const rung *coarse, const rung *middle, const rung *fine,
-                              ag_side side)
+                              ag_side side, double *q)
 {
     double before = fabs(coarse->high - middle->high), now = fabs(middle->high - fine->high);
     double truncation = 2.0 * largest(fabs(middle->high - middle->low), now, before / 16.0) +
-                        slow_convergence(before, now, middle->noise + fine->noise);
+                        slow_convergence(before, now, middle->noise + fine->noise, q);
     return (ag_derivative){ middle->high, truncation + middle->noise, middle->scale, middle->h,
                             side };
 }
@@ -134,22 +149,41 @@ static bool choose(const ag_derivative *all, int n, ag_derivative *derivative)
     return n > 0 && isfinite(derivative->error);
 }
 
+/* How coarse the steps are that L itself is made of: the smallest move that was seen, if L stood
+ * still at the nearest probe; 0 if not. Only where the same branches were taken. */
+static double quantum(const ag_line *line, uint64_t branches)
+{
+    double nearest = INFINITY, there = 0.0, smallest = INFINITY;
+    for (int i = 0; i < line->count; i++) {
+        const ag_probe *p = &line->probes[i];
+        if (!p->usable || p->branches != branches)
+            continue;
+        if (fabs(p->t) < nearest || (fabs(p->t) == nearest && p->movement > 0.0)) {
+            nearest = fabs(p->t);
+            there = p->movement;
+        }
+        smallest = p->movement > 0.0 ? fmin(smallest, p->movement) : smallest;
+    }
+    return there == 0.0 && isfinite(smallest) ? smallest : 0.0;
+}
+
 bool ag_derivative_from(ag_line *line, ag_side side, bool like_zero, ag_derivative *derivative)
 {
     const stencil *s = side == AG_SIDE_BOTH ? &central : &right;
     double direction = side == AG_SIDE_LEFT ? -1.0 : 1.0, h = line->first_step, least = INFINITY;
+    double q = 0.0;
     rung coarse = { 0 }, middle = { 0 };
     ag_derivative all[RUNGS];
+    uint64_t branches = line->branches;
     int n = 0;
     for (int i = 0; i < RUNGS && !line->failed; i++, h /= 2.0) {
-        uint64_t branches = line->branches;
         if (!like_zero) {
             const ag_probe *nearest = probe_at(line, direction * h);
             branches = nearest ? nearest->branches : branches;
         }
         rung fine = climb(line, s, direction, h, &branches);
         if (coarse.usable && middle.usable && fine.usable) {
-            all[n] = conclude(&coarse, &middle, &fine, side);
+            all[n] = conclude(&coarse, &middle, &fine, side, &q);
             least = fmin(least, all[n++].error);
             if (middle.noise > 2.0 * least && !(line->thorough && h > THOROUGH * line->first_step))
                 break; /* it only gets larger */
@@ -157,6 +191,8 @@ bool ag_derivative_from(ag_line *line, ag_side side, bool like_zero, ag_derivati
         coarse = middle;
         middle = fine;
     }
+    for (int i = 0; i < n; i++)
+        all[i].error += sum_of_weights(s) * quantum(line, branches) / all[i].step;
     return !line->failed && choose(all, n, derivative);
 }
 

@@ -12,7 +12,7 @@ typedef struct ag_probe {
     double change;     /* L(t) - L(0) */
     double movement;   /* what that is a sum of: the sum of its terms' sizes */
     double size;       /* of what was rounded to get there, as the root of a sum of squares .. */
-    double total;      /* .. and as a sum: L may be off by DBL_EPSILON total, all one way */
+    double total;      /* .. and as a sum: L may be off by epsilon total, all one way */
     uint64_t branches; /* equal where the same piece of a piecewise function was taken */
     bool usable;       /* all was finite */
 } ag_probe;
@@ -26,7 +26,8 @@ typedef struct ag_line {
     ag_probe_function *evaluate;
     void *user;
     double first_step; /* the largest tried: the ladder goes down from here in halves */
-    double noise;      /* L's rounding error, as measured, as a part of size */
+    double noise;      /* L's rounding error, as measured, as a part of size; infinite: unknown */
+    double epsilon;    /* of the dtype that L is computed in; 0 means DBL_EPSILON */
     double slack;      /* |L'| times the rounding error of x + t u */
     uint64_t branches; /* those at t = 0 */
     bool thorough;     /* also tries steps that look too small to be of use */

@@ -308,6 +308,7 @@ bool ag_check_measure(ag_check *check, const ag_direction *direction, bool again
                      .first_step = (again ? 0.75 : 1.0) * LARGEST_STEP * unit_of(check, direction),
                      .thorough = again,
                      .noise = check->noise,
+                     .epsilon = check->single ? FLT_EPSILON : DBL_EPSILON,
                      .slack = slack_of(check, direction),
                      .branches = check->branches };
     *m = (ag_measurement){ 0 };
