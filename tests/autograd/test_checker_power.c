@@ -350,7 +350,7 @@ Test(checker_power, the_node_that_is_wrong)
     rewind(file);
     cr_expect(fread(text, 1, sizeof text - 1, file) > 0);
     fclose(file);
-    cr_expect(strstr(text, "node 0 spoil, input 0 w_q, [") == text, "%s", text);
+    cr_expect(strstr(text, "node 0 spoil, input 0 w_q [") == text, "%s", text);
     cr_expect(strstr(text, "ratio -1 by complex step; looks like: sign\n"), "%s", text);
 }
 
