@@ -97,14 +97,16 @@ AG_API ag_tensor *ag_value_mutable(ag_var leaf);
 /* Writes values, in row-major order, into a leaf. */
 AG_API bool ag_assign(ag_var leaf, const double *values);
 
-/* Reads all values, in row-major order: room for as many as v has elements. */
+/* Reads all values, in row-major order: room for as many as v has elements. AG_ERR_DTYPE: v is
+ * c128. */
 AG_API bool ag_read(ag_var v, double *values);
 
 /* The gradient, or NULL where none was computed, which is not zero (or where
  * there is an error). */
 AG_API const ag_tensor *ag_gradient(ag_var v);
 
-/* A single number; NaN (and AG_ERR_SHAPE) if v does not have one element. */
+/* A single number; NaN if v does not have one element (AG_ERR_SHAPE), or is c128
+ * (AG_ERR_DTYPE). */
 AG_API double ag_item(ag_var v);
 
 AG_API ag_shape ag_shape_of(ag_var v); /* rank -1 if v is not valid */
@@ -474,7 +476,7 @@ typedef enum ag_gradcheck_method {
 /* All 0, or NULL in place of the options: the defaults. A value out of its range is
  * AG_ERR_ARGUMENT. */
 typedef struct ag_gradcheck_options {
-    double tolerance;  /* 0 or more: relative, allowed on top of the bound; default none */
+    double tolerance;  /* finite, 0 or more: relative, allowed on top of the bound; default none */
     double resolution; /* above 0: a bound above this part of the derivative's terms is too wide to
                           conclude from; default 1e-6 */
     uint64_t seed;     /* of the cotangent and the directions */
@@ -491,9 +493,11 @@ typedef struct ag_gradcheck_report {
     bool passed;        /* pass or kink */
     int64_t entries;    /* compared, over all inputs; or directions */
     int64_t failures, inconclusive, kinks;
-    int64_t insensitive; /* along so many of them not a bit of the result moves (by complex steps
-                            alone: no term of the derivative is other than 0), so that the gradient
-                            could only be compared with 0 */
+    int64_t contradictions; /* of the inconclusive ones: differences and complex steps are both
+                               sharp and do not agree, so that one of them saw another function */
+    int64_t insensitive;    /* along so many of them not a bit of the result moves (by complex steps
+                               alone: no term of the derivative is other than 0), so that the gradient
+                               could only be compared with 0 */
     double floor; /* median of bound / |derivative|: the relative error that is seen in half of
                      the entries; those that are zero within their bound are left out, and it
                      is 0 if all are */
@@ -564,8 +568,8 @@ typedef struct ag_gradcheck_report {
  * Returns report->passed; options and report may be NULL. Where there is nothing to compare
  * report->message says why. These are errors too, which stay in the context, with the verdict
  * AG_VERDICT_ERROR if no other is named:
- *   AG_ERR_ARGUMENT  no f, no inputs, one that is absent, poisoned or of another context, one given
- *                    twice, or an option out of its range
+ *   AG_ERR_ARGUMENT  no f, no inputs, one that is absent, poisoned or of another context, two that
+ *                    share memory, or an option out of its range
  *   AG_ERR_DTYPE     an input or the result is not f64
  *   AG_ERR_STATE     an input is no contiguous leaf that asks for a gradient, or of a step that was
  *                    reset; f resets the tape; no gradient leads from the result to the inputs

@@ -67,6 +67,8 @@ void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file)
         fprintf(file, ", %lld inconclusive", (long long)report->inconclusive);
     if (report->kinks > 0)
         fprintf(file, ", %lld at a kink", (long long)report->kinks);
+    if (report->contradictions > 0)
+        fprintf(file, ", %lld where complex steps contradict", (long long)report->contradictions);
     print_insensitive(report, file);
     if (report->message[0])
         fprintf(file, "; %s", report->message);
@@ -196,6 +198,7 @@ void ag_gradcheck_print_json(const ag_gradcheck_report *report, FILE *file)
     print_count("failures", report->failures, true, file);
     print_count("inconclusive", report->inconclusive, true, file);
     print_count("kinks", report->kinks, true, file);
+    print_count("contradictions", report->contradictions, true, file);
     print_count("insensitive", report->insensitive, true, file);
     print_number("floor", report->floor, file);
     print_number("worst_floor", report->worst_floor, file);

@@ -101,6 +101,7 @@ void ag_check_note(ag_check *check, const ag_direction *direction, const ag_judg
     report->inconclusive += j->verdict == AG_VERDICT_INCONCLUSIVE;
     report->kinks += j->verdict == AG_VERDICT_KINK;
     report->insensitive += j->still;
+    report->contradictions += j->contradiction;
 }
 
 /* ---- The whole ---- */

@@ -483,7 +483,7 @@ Test(checker_reports, json)
         (ag_gradcheck_options){ .seed = UINT64_MAX, .method = AG_GRADCHECK_DIFFERENCES });
     expect_json(&report, "{\"verdict\":\"fail\",\"passed\":false,\"by_directions\":false,"
                          "\"entries\":64,\"failures\":1,\"inconclusive\":0,\"kinks\":0,"
-                         "\"insensitive\":0,\"floor\":");
+                         "\"contradictions\":0,\"insensitive\":0,\"floor\":");
     expect_json(&report, ",\"input\":0,\"name\":\"x\",\"index\":[37],\"from\":37,\"to\":38,");
     expect_json(&report, ",\"method\":\"differences\",\"step\":0.");
     expect_json(&report, ",\"complex_step\":null,\"recorded\":false,\"node\":0,\"op\":\"added\","
