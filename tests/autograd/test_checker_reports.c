@@ -107,6 +107,12 @@ static ag_var bottom(ag_context *ctx, const ag_var *x, int n, void *user)
     return ag_shift(ag_square(x[0]), 1.0);
 }
 
+static ag_var kink(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    (void)ctx, (void)n, (void)user;
+    return ag_relu(x[0]);
+}
+
 Test(checker_reports, a_derivative_of_zero_is_not_insensitive)
 {
     ag_context *ctx = new_context();
@@ -115,6 +121,8 @@ Test(checker_reports, a_derivative_of_zero_is_not_insensitive)
     cr_expect(ag_gradcheck(ctx, bottom, NULL, &x, 1, NULL, &report));
     cr_expect_eq(report.insensitive, 0);
     cr_expect_eq(report.complex_step, 0.0);
+    cr_expect(ag_gradcheck(ctx, kink, NULL, &x, 1, NULL, &report)); /* from one side it does */
+    cr_expect(report.kinks == 3 && report.insensitive == 0);
     ag_context_free(ctx);
 }
 
