@@ -226,6 +226,23 @@ Test(checker_faults, last_bits_that_break_a_tie)
     }
 }
 
+/* As seen from x = 0 nothing happens on the left side, and so that side was believed. */
+FUNCTION(one_sided_kink,
+         ag_where(ag_greater(x[0], ag_zeros(ctx, AG_SHAPE(2))), x[0], ag_zeros(ctx, AG_SHAPE(2))))
+FUNCTION(one_sided_jump, ag_where(ag_greater(x[0], ag_zeros(ctx, AG_SHAPE(2))), ag_shift(x[0], 5.0),
+                                  ag_zeros(ctx, AG_SHAPE(2))))
+
+Test(checker_faults, kinks_and_jumps_that_are_seen_from_one_side_only)
+{
+    for (int m = 0; m < 3; m++) {
+        ag_gradcheck_options options = { .method = methods[m] };
+        ag_gradcheck_report report = check(one_sided_kink, NULL, 2, (double[]){ 0, 0.5 }, options);
+        cr_expect(report.verdict == AG_VERDICT_KINK && report.kinks == 1);
+        report = check(one_sided_jump, NULL, 2, (double[]){ 0, 0.5 }, options);
+        cr_expect(report.verdict == AG_VERDICT_INCONCLUSIVE && report.inconclusive == 1);
+    }
+}
+
 FUNCTION(inner, ag_square(x[0]))
 
 static ag_var with_a_check(ag_context *ctx, const ag_var *x, int n, void *user)
