@@ -495,9 +495,9 @@ typedef struct ag_gradcheck_report {
     int64_t failures, inconclusive, kinks;
     int64_t contradictions; /* of the inconclusive ones: differences and complex steps are both
                                sharp and do not agree, so that one of them saw another function */
-    int64_t insensitive;    /* along so many of them not a bit of the result moves (by complex steps
-                               alone: no term of the derivative is other than 0), so that the gradient
-                               could only be compared with 0 */
+    int64_t insensitive;    /* along so many of them not a bit of the result moves (by complex
+                               steps alone: each term of the derivative is 0), so that the
+                               gradient could only be compared with 0 */
     double floor; /* median of bound / |derivative|: the relative error that is seen in half of
                      the entries; those that are zero within their bound are left out, and it
                      is 0 if all are */

@@ -217,7 +217,7 @@ static void judge_together(ag_judgement *judgement, const ag_judgement *step)
 static void judge_kink(ag_judgement *judgement, const ag_judgement *step)
 {
     judgement->complex_step = step->numeric;
-    if (step->verdict != AG_VERDICT_PASS)
+    if (step->verdict != AG_VERDICT_PASS || isnan(judgement->numeric)) /* a jump, perhaps */
         return;
     bool outside = judgement->verdict == AG_VERDICT_FAIL;
     *judgement = *step;
@@ -268,7 +268,7 @@ static bool gather_evidence(ag_check *check, const ag_direction *direction, evid
     if (e->step.found && (!e->by_differences || !e->differences.found) &&
         !ag_check_at_kink(check, direction, &e->kink))
         return false;
-    e->kink = e->kink || e->differences.kink;
+    e->kink = e->kink || e->differences.at_kink;
     if (e->by_differences || (e->step.found && !e->kink))
         return true;
     e->by_differences = true;

@@ -332,6 +332,11 @@ static ag_var counting(ag_context *ctx, const ag_var *x, int n, void *user)
     return ag_tanh(x[0]);
 }
 
+static ag_var counting_detached(ag_context *ctx, const ag_var *x, int n, void *user)
+{
+    return ag_detach(counting(ctx, x, n, user));
+}
+
 Test(checker_reports, seed_and_calls)
 {
     ag_context *ctx = new_context();
@@ -346,6 +351,9 @@ Test(checker_reports, seed_and_calls)
     cr_expect(ag_gradcheck_second(ctx, counting, &calls, &x, 1, &options, &report));
     cr_expect(report.seed == UINT64_MAX && report.calls == calls, "%d, %d", (int)report.calls,
               (int)calls);
+    calls = 0;
+    cr_expect_not(ag_gradcheck_second(ctx, counting_detached, &calls, &x, 1, &options, &report));
+    cr_expect_eq(report.calls, calls, "%d, %d", (int)report.calls, (int)calls);
     ag_context_free(ctx);
 }
 
