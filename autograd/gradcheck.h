@@ -34,7 +34,8 @@ typedef struct ag_check {
     double *floors;    /* bound / |derivative| of the entries so far */
     int64_t n_floors;
     const double *usual, *recorded; /* dL by every entry, by fused rules and recorded ones */
-    double *rounding;               /* of these: their spread where last bits differ */
+    double *rounding;               /* of these: their spread where last bits differ .. */
+    bool rounding_is_sure;          /* .. in more than a few places */
     double *numeric, *bounds;       /* the derivatives found, and how far off they may be */
     ag_tensor *twins;               /* the inputs as c128 */
     bool has_complex_form;          /* and f takes them */
@@ -134,7 +135,7 @@ double *ag_check_gradients(ag_check *check, unsigned flags);
  * inputs alone. */
 bool ag_check_find_gradients(ag_check *check);
 
-/* Sets check->rounding. */
+/* Sets check->rounding; a second call looks at more places. */
 bool ag_check_measure_rounding(ag_check *check);
 
 /* ---- Judging (gradcheck_judge.c) ---------------------------------------- */

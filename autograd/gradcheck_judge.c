@@ -304,8 +304,8 @@ static bool judge_evidence(ag_check *check, const ag_direction *direction, const
     return true;
 }
 
-/* By both ways to the gradient; the recorded one is judged where it has other bits. */
-bool ag_check_direction(ag_check *check, const ag_direction *direction, ag_judgement *judgement)
+/* The recorded gradient is judged where it has other bits. */
+static bool judge_both(ag_check *check, const ag_direction *direction, ag_judgement *judgement)
 {
     evidence e;
     if (!gather_evidence(check, direction, &e) ||
@@ -321,4 +321,13 @@ bool ag_check_direction(ag_check *check, const ag_direction *direction, ag_judge
     if (recorded.verdict == AG_VERDICT_FAIL)
         *judgement = recorded;
     return true;
+}
+
+bool ag_check_direction(ag_check *check, const ag_direction *direction, ag_judgement *judgement)
+{
+    if (!judge_both(check, direction, judgement))
+        return false;
+    if (judgement->verdict != AG_VERDICT_FAIL || check->rounding_is_sure)
+        return true;
+    return ag_check_measure_rounding(check) && judge_both(check, direction, judgement);
 }
