@@ -172,6 +172,9 @@ static bool is_unconnected(ag_context *context, ag_function f, void *user, const
 {
     if (!context || context->error || !f || n < 1 || !inputs || !ag_tape_of(context))
         return false;
+    for (int i = 0; i < n; i++)
+        if (inputs[i].context != context || !ag_is_valid(inputs[i]))
+            return false; /* the check says so */
     ag_tape_mark mark = ag_tape_mark_now(context);
     ag_tape_lock lock = ag_tape_lock_now(context->tape);
     ++*calls;
