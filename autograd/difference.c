@@ -220,6 +220,13 @@ bool ag_derivative_at(ag_line *line, ag_derivative *derivative)
     return found && !line->failed;
 }
 
+bool ag_is_at_kink(ag_line *line)
+{
+    double t = ldexp(line->first_step, 1 - RUNGS);
+    const ag_probe *above = probe_at(line, t), *below = above ? probe_at(line, -t) : NULL;
+    return below && (above->branches != line->branches || below->branches != line->branches);
+}
+
 /* L(t) - L(-t) = 2 L' t + O(t^3): with t = i smallest, i = 1 .. 8, the third-order term
  * is below 2^-57, and what is left after a fit of a line is rounding. A kink nearer
  * than the first probe leaves it a line; one between the probes does not, and shows in their
@@ -249,10 +256,10 @@ bool ag_measure_noise_at(ag_probe_function *evaluate, void *user, double smalles
     slope /= squares;
     for (int i = 1; i <= PAIRS; i++) {
         double residual = difference[i] - mean - slope * (i - middle);
-        rest += residual * residual;
+        rest = hypot(rest, residual); /* no square, which could overflow */
     }
     /* each difference has the errors of two values; two degrees of freedom went into the line */
-    *noise = size > 0.0 ? sqrt(rest / (2 * (PAIRS - 2))) / size : 0.0;
+    *noise = size > 0.0 ? rest / sqrt(2 * (PAIRS - 2)) / size : 0.0;
     return true;
 }
 
