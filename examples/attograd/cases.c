@@ -15,11 +15,17 @@ int ag_case_first_count(void)
     return ag_op_case_count() + ag_layer_case_count();
 }
 
-/* Whether the part has something to say about the case at this place of the tables. */
+/* Whether the part has something to say about the case at this place of the tables: there is no
+ * proper subset of one input, which is all that a lookup has. */
 static bool takes(part p, int place)
 {
-    const ag_op_case *op = p == BACKWARD || p == SUBSETS ? ag_op_case_at(place) : NULL;
-    return !op || (!op->no_gradient && (p == BACKWARD || op->n > 1));
+    const ag_op_case *op = ag_op_case_at(place);
+    const ag_layer_case *layer = ag_layer_case_at(place - ag_op_case_count());
+    if (p != BACKWARD && p != SUBSETS)
+        return true;
+    if (layer)
+        return p == BACKWARD || layer->embedding.d == 0 || layer->positions;
+    return op && !op->no_gradient && (p == BACKWARD || op->n > 1);
 }
 
 static int places_of(part p)
