@@ -66,19 +66,29 @@ ag_var ag_precision_seen_as(ag_context *ctx, ag_precision_view kind, ag_shape sh
     return x;
 }
 
+static void write_row(const ag_tensor *x, int64_t n, int64_t stride, int64_t offset,
+                      const double *numbers)
+{
+    float *f32 = (float *)x->data + offset;
+    double *f64 = (double *)x->data + offset;
+    if (x->dtype == AG_F32)
+        for (int64_t i = 0; i < n; i++)
+            f32[i * stride] = (float)numbers[i];
+    else
+        for (int64_t i = 0; i < n; i++)
+            f64[i * stride] = numbers[i];
+}
+
 /* Writes numbers in row-major order from an axis on; what follows them. */
 static const double *write_from(const ag_tensor *x, int axis, int64_t offset, const double *numbers)
 {
-    if (axis < x->rank) {
-        for (int64_t i = 0; i < x->dims[axis]; i++)
-            numbers = write_from(x, axis + 1, offset + i * x->strides[axis], numbers);
+    int64_t n = axis < x->rank ? x->dims[axis] : 1, stride = axis < x->rank ? x->strides[axis] : 1;
+    for (int64_t i = 0; axis + 1 < x->rank && i < n; i++)
+        numbers = write_from(x, axis + 1, offset + i * stride, numbers);
+    if (axis + 1 < x->rank)
         return numbers;
-    }
-    if (x->dtype == AG_F32)
-        ((float *)x->data)[offset] = (float)*numbers;
-    else
-        ((double *)x->data)[offset] = *numbers;
-    return numbers + 1;
+    write_row(x, n, stride, offset, numbers);
+    return numbers + n;
 }
 
 /* Each number moved up or down by a rounding of eps. */
@@ -111,8 +121,10 @@ void ag_precision_put(ag_var x, const double *numbers, double eps, ag_random *si
 
 static double *draw(ag_context *ctx, ag_shape shape, ag_domain domain, ag_random *random)
 {
-    ag_var x = ag_zeros(ctx, shape);
-    ag_op_case_draw(x, domain, random);
+    bool normal = domain == AG_ANY;
+    ag_var x = normal ? ag_normal(ctx, random, shape) : ag_zeros(ctx, shape);
+    if (!normal)
+        ag_op_case_draw(x, domain, random);
     int64_t count = ag_shape_count(shape);
     double *numbers = malloc((size_t)(count + 1) * sizeof *numbers);
     if (numbers && ag_read(x, numbers))

@@ -221,7 +221,7 @@ static const ag_precision_case cases[] = {
     { "sum", "sum", p_sum, 1, { TABLE(3, N) }, AG_SIZES_LONG, 8, AG_TERMS_ALIKE },
     { "sum/first", "sum", p_sum_first, 1, { TABLE(3, N) }, AG_SIZES_EDGES, 4, AG_TERMS_CANCEL },
     { "sum/rows", "sum", p_sum_first, 1, { TABLE(N, 5) }, AG_SIZES_EDGES, 4, AG_TERMS_CANCEL },
-    { "sum/all", "sum", p_sum_all, 1, { TABLE(3, N) }, AG_SIZES_LONG, 4, AG_TERMS_CANCEL },
+    { "sum/all", "sum", p_sum_all, 1, { TABLE(3, N) }, AG_SIZES_LONG, 8, AG_TERMS_CANCEL },
     { "max", "max", p_max, 1, { TABLE(3, N) }, AG_SIZES_LONG, 4, AG_TERMS_ALIKE },
     { "max/first", "max", p_max_first, 1, { TABLE(3, N) }, AG_SIZES_EDGES, 4, AG_TERMS_ALIKE },
     { "max/rows", "max", p_max_first, 1, { TABLE(N, 5) }, AG_SIZES_EDGES, 4, AG_TERMS_ALIKE },
@@ -273,7 +273,7 @@ static const ag_precision_case cases[] = {
     { "optimiser/adamw", "adamw", p_adamw, 2, { ROW, ROW }, AG_SIZES_EDGES, 4, AG_TERMS_CANCEL },
     { "add/shared", "add", p_add, 2, { ROW, ROW }, AG_SIZES_SHARED, 4, AG_TERMS_ALIKE },
     { "exp/shared", "exp", p_exp, 1, { ROW }, AG_SIZES_SHARED, 4, AG_TERMS_ALIKE },
-    { "sum/shared", "sum", p_sum_all, 1, { ROW }, AG_SIZES_SHARED, 4, AG_TERMS_ALIKE },
+    { "sum/shared", "sum", p_sum_all, 1, { ROW }, AG_SIZES_SHARED, 8, AG_TERMS_ALIKE },
 };
 /* clang-format on */
 enum { CASES = sizeof cases / sizeof cases[0] };
