@@ -22,7 +22,7 @@ Test(check_cases, every_operation_has_kernels)
         cr_expect(covered, "the kernels of %s are not compared", ag_op_at(i)->name);
     }
     for (int k = 0; k < ag_precision_case_count(); k++)
-        cr_expect(ag_precision_case_at(k)->limit <= 16.0 && ag_precision_case_at(k)->n > 0);
+        cr_expect(ag_precision_case_at(k)->limit <= 8.0 && ag_precision_case_at(k)->n > 0);
     cr_expect_null(ag_precision_case_at(-1));
 }
 

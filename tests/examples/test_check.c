@@ -44,7 +44,7 @@ static void expect_case_line(char *line)
     cr_expect(!strcmp(verdict, inconclusive > 0 ? "inconclusive" : "pass"), "%s", line);
     bool kernels = strstr(name, "/kernels") != NULL; /* no derivatives, so no floor */
     cr_expect(entries > inconclusive && failures == 0 && kinks == 0, "%s", line);
-    cr_expect(atof(worst) <= (kernels ? 16.0 : 1.0), "%s", line);
+    cr_expect(atof(worst) <= (kernels ? 8.0 : 1.0), "%s", line);
     cr_expect(kernels || (floor > 0.0 && floor < 1e-6), "%s", line);
 }
 
@@ -258,7 +258,7 @@ Test(check, kernels_of_all_instruction_sets)
         ag_case_result result = { .verdict = AG_VERDICT_PASS };
         ag_precision_case_run(i, 4, &result);
         cr_expect(!ag_case_failed(&result), "%s: %s", ag_precision_case_name(i), result.message);
-        cr_expect(result.entries > 500 && result.worst < 16.0);
+        cr_expect(result.entries > 500 && result.worst <= 8.0);
     }
     cr_expect_str_eq(getenv("AG_ISA"), "generic", "the choice is put back");
     cr_expect_null(ag_precision_case_name(-1));
