@@ -67,10 +67,11 @@ typedef struct ag_case_result {
     const char *name, *kind;
     ag_verdict verdict; /* the most serious of its checks */
     int64_t entries, failures, inconclusive, kinks;
+    bool differences;  /* one of its checks was without complex steps */
     double floor;      /* of its checks: the largest median of relative errors that are seen */
     double worst;      /* the largest disagreement, in units of the bound there */
     char at[128];      /* where that is */
-    char detail[192];  /* of a fail: what came from backward there, what it should be; or "" */
+    char detail[256];  /* of a fail: what came from backward there, what it should be; or "" */
     char message[512]; /* why there was nothing to compare, or "" */
 } ag_case_result;
 

@@ -33,8 +33,8 @@ static const struct {
       ag_cmd_train },
     { "explain", "explain [--seed S] [--json]", "one layer, forwards and backwards, in numbers",
       ag_cmd_explain },
-    { "check", "check [CASE] [--seed S] [--json]",
-      "the gradient check of every operation and layer", ag_cmd_check },
+    { "check", "check [CASE] [options]", "the gradient check of every operation and layer",
+      ag_cmd_check },
     { "vcurve", "vcurve [CASE] [options]", "a numeric derivative's error against its step",
       ag_cmd_vcurve },
     { "version", "version", "the version, and the instruction set in use", version },
@@ -47,23 +47,33 @@ static int print_help(void)
     printf("usage:\n");
     for (int i = 0; i < COMMANDS; i++)
         printf("  attograd %-32s %s\n", commands[i].form, commands[i].what);
-    printf("  attograd %-32s %s\n", "check --mutants [OP] [--json]",
+    printf("  attograd %-32s %s\n", "check --mutants [OP] [options]",
            "whether these checks notice backward rules that are wrong");
-    printf("\n"
-           "options of train, each with a default that suits the task (with sgd, those of\n"
-           "adding and regression are not tuned and often miss the target):\n"
-           "  --steps N --seed S --batch N --lr X --threads N\n"
-           "  --optimizer adam|sgd|adamw   --normalizer softmax|sigmoid|relu|none\n"
-           "  --dtype f32|f64              --no-positions: the order of tokens is not shown\n"
-           "  --out DIR     write train.jsonl, loss.svg, attention.svg, w_q.npy, w_k.npy, w_v.npy\n"
-           "                (of a transformer: those of the block that attention.svg shows)\n"
-           "  --json        one JSON object a line, and nothing else\n"
-           "  --expect      exit status 1 unless the result is what the task promises\n"
-           "\n"
-           "options of vcurve; CASE is one of check's, or attention:\n"
-           "  --entry K     of the inputs, counted through from 0; else the one that bends most\n"
-           "  --out FILE    a picture (SVG) instead of the text\n"
-           "  --csv FILE    every number\n");
+    printf(
+        "\n"
+        "options of train, each with a default that suits the task (with sgd, those of\n"
+        "adding and regression are not tuned and often miss the target):\n"
+        "  --steps N --seed S --batch N --lr X --threads N\n"
+        "  --optimizer adam|sgd|adamw   --normalizer softmax|sigmoid|relu|none\n"
+        "  --dtype f32|f64              --no-positions: the order of tokens is not shown\n"
+        "  --out DIR     write train.jsonl, loss.svg, attention.svg, w_q.npy, w_k.npy, w_v.npy\n"
+        "                (of a transformer: those of the block that attention.svg shows)\n"
+        "  --json        one JSON object a line, and nothing else\n"
+        "  --expect      exit status 1 unless the result is what the task promises\n"
+        "\n"
+        "options of check; CASE is what the name of a case begins with, up to a slash or its\n"
+        "end: softmax means softmax/first and softmax/first/second too. A slash at the front\n"
+        "means all cases whose name ends so, such as /second, /layouts or /kernels:\n"
+        "  --list        the names of the cases, their kind and suffix; nothing is checked\n"
+        "  --seed S      of all that is random; a line that fails says how to run it again\n"
+        "  --mutants     whether these checks notice rules that are wrong; OP: of one operation\n"
+        "  --json        one JSON object a line, and nothing else\n"
+        "\n"
+        "options of vcurve; CASE is the name of one of check's cases in first order, without\n"
+        "suffix: one of check --list whose last column is empty; else attention:\n"
+        "  --entry K     of the inputs, counted through from 0; else the one that bends most\n"
+        "  --out FILE    a picture (SVG) instead of the text\n"
+        "  --csv FILE    every number\n");
     return 0;
 }
 
