@@ -98,15 +98,25 @@ char *ag_case_suggest(const char *asked, bool in_first_order, char *text, size_t
 
 /* ---- The list ---- */
 
+static void print_case(int i, bool json, FILE *file)
+{
+    char name[AG_CASE_NAME_SIZE];
+    const char *kind = ag_case_kind(i), *suffix = ag_case_suffix(i);
+    ag_case_full_name(i, name);
+    if (json)
+        fprintf(file, "{\"case\":\"%s\",\"kind\":\"%s\",\"suffix\":\"%s\"}\n", name, kind, suffix);
+    else if (suffix[0])
+        fprintf(file, "%-39s %-6s %s\n", name, kind, suffix);
+    else
+        fprintf(file, "%-39s %s\n", name, kind);
+}
+
 int ag_case_print_list(const char *asked, bool json, FILE *file)
 {
-    const char *form =
-        json ? "{\"case\":\"%s\",\"kind\":\"%s\",\"suffix\":\"%s\"}\n" : "%-39s %-5s  %s\n";
-    char name[AG_CASE_NAME_SIZE];
     int count = 0;
     for (int i = 0; i < ag_case_count(); i++)
         if (!asked || ag_case_asked_for(i, asked)) {
-            fprintf(file, form, ag_case_full_name(i, name), ag_case_kind(i), ag_case_suffix(i));
+            print_case(i, json, file);
             count++;
         }
     return count;

@@ -48,32 +48,32 @@ static int print_help(void)
     for (int i = 0; i < COMMANDS; i++)
         printf("  attograd %-32s %s\n", commands[i].form, commands[i].what);
     printf("  attograd %-32s %s\n", "check --mutants [OP] [options]",
-           "whether these checks notice backward rules that are wrong");
-    printf(
-        "\n"
-        "options of train, each with a default that suits the task (with sgd, those of\n"
-        "adding and regression are not tuned and often miss the target):\n"
-        "  --steps N --seed S --batch N --lr X --threads N\n"
-        "  --optimizer adam|sgd|adamw   --normalizer softmax|sigmoid|relu|none\n"
-        "  --dtype f32|f64              --no-positions: the order of tokens is not shown\n"
-        "  --out DIR     write train.jsonl, loss.svg, attention.svg, w_q.npy, w_k.npy, w_v.npy\n"
-        "                (of a transformer: those of the block that attention.svg shows)\n"
-        "  --json        one JSON object a line, and nothing else\n"
-        "  --expect      exit status 1 unless the result is what the task promises\n"
-        "\n"
-        "options of check; CASE is what the name of a case begins with, up to a slash or its\n"
-        "end: softmax means softmax/first and softmax/first/second too. A slash at the front\n"
-        "means all cases whose name ends so, such as /second, /layouts or /kernels:\n"
-        "  --list        the names of the cases, their kind and suffix; nothing is checked\n"
-        "  --seed S      of all that is random; a line that fails says how to run it again\n"
-        "  --mutants     whether these checks notice rules that are wrong; OP: of one operation\n"
-        "  --json        one JSON object a line, and nothing else\n"
-        "\n"
-        "options of vcurve; CASE is the name of one of check's cases in first order, without\n"
-        "suffix: one of check --list whose last column is empty; else attention:\n"
-        "  --entry K     of the inputs, counted through from 0; else the one that bends most\n"
-        "  --out FILE    a picture (SVG) instead of the text\n"
-        "  --csv FILE    every number\n");
+           "whether the checks notice rules that are wrong");
+    printf("\n"
+           "options of train, each with a default that suits the task (with sgd, those of\n"
+           "adding and regression are not tuned and often miss the target):\n"
+           "  --steps N --seed S --batch N --lr X --threads N\n"
+           "  --optimizer adam|sgd|adamw   --normalizer softmax|sigmoid|relu|none\n"
+           "  --dtype f32|f64              --no-positions: the order of tokens is not shown\n"
+           "  --out DIR     write train.jsonl, loss.svg, attention.svg, w_q.npy, w_k.npy, w_v.npy\n"
+           "                (of a transformer: those of the block that attention.svg shows)\n"
+           "  --json        one JSON object a line, and nothing else\n"
+           "  --expect      exit status 1 unless the result is what the task promises\n"
+           "\n"
+           "options of check; CASE is what a case's name begins with, up to a slash or to its\n"
+           "end: softmax means softmax/first and softmax/first/second too. One that begins\n"
+           "with a slash means all cases whose names end so: /second, /layouts, /kernels, ..\n"
+           "  --list        names the cases, their kind and suffix, and checks nothing\n"
+           "  --seed S      of all that is random; after a FAIL stands how to run it again\n"
+           "  --json        one JSON object a line, and nothing else\n"
+           "  --mutants     whether the checks notice rules that are wrong; of the operation\n"
+           "                OP, or of all\n"
+           "\n"
+           "options of vcurve; CASE is a whole name without suffix: one of check --list whose\n"
+           "last column is empty; attention if there is none:\n"
+           "  --entry K     of the inputs, counted from 0; else the one that bends most\n"
+           "  --out FILE    a picture (SVG) instead of the text\n"
+           "  --csv FILE    every number\n");
     return 0;
 }
 
