@@ -199,8 +199,8 @@ Test(check, list)
     cr_expect(strstr(run.output, "\nattention/causal ") && strstr(run.output, " layer\n"));
     ag_test_run_free(&run);
     run = ag_test_program("check tanh --list --json", NULL);
-    cr_expect(!strncmp(run.output, "{\"case\":\"tanh\",\"kind\":\"op\",\"suffix\":\"\"}\n", 42),
-              "%s", run.output);
+    const char *first = "{\"case\":\"tanh\",\"kind\":\"op\",\"suffix\":\"\"}\n";
+    cr_expect(strstr(run.output, first) == run.output, "%s", run.output);
     cr_expect(strstr(run.output,
                      "{\"case\":\"tanh/kernels\",\"kind\":\"op\",\"suffix\":\"/kernels\"}\n"));
     ag_test_run_free(&run);
@@ -215,7 +215,7 @@ Test(check, help_says_what_case_means)
         cr_expect(strstr(run.output, "/second") && strstr(run.output, "--list") &&
                       strstr(run.output, "begins"),
                   "%s", run.output);
-        expect_narrow(run.output);
+        expect_narrow(strstr(run.output, "options of check"));
         ag_test_run_free(&run);
     }
 }
