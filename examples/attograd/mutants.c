@@ -184,8 +184,8 @@ TERM_RULE(3)
 
 USE_RULES(sign, fused, false)
 USE_RULES(sign, recorded, true)
-USE_RULES(slight, fused, false) USE_RULES(slight, recorded, true) USE_RULES(zero, fused, false)
-    USE_RULES(zero, recorded, true)
+USE_RULES(slight, fused, false)
+USE_RULES(slight, recorded, true) USE_RULES(zero, fused, false) USE_RULES(zero, recorded, true)
 
     /* ---- Faults in what the rule reads ---- */
 
