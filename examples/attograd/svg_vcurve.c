@@ -58,12 +58,14 @@ static void draw_haloed(FILE *file, const char *place, const char *anchor, const
                 passes[pass], text);
 }
 
+enum { NARROW = 66 }; /* a band without room for its name above the plot */
+
 /* In two lines above the plot; where the band is narrow, upwards from its foot. */
 static void draw_band_name(FILE *file, double from, double to, const char *first,
                            const char *second)
 {
     double x = (from + to) / 2;
-    if (to - from > 66) {
+    if (to - from > NARROW) {
         fprintf(file,
                 "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" font-size=\"12\">%s</text>\n"
                 "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" font-size=\"12\">%s</text>\n",
@@ -101,6 +103,14 @@ static void draw_regions(FILE *file, const ag_vcurve *curve, bool names)
         else
             draw_band(file, from, to, regions[cause].fill);
     }
+}
+
+/* Whether a name stands upwards at the right. */
+static bool last_band_is_narrow(const ag_vcurve *curve)
+{
+    ag_v_band bands[3];
+    int n = ag_vcurve_bands(curve, bands);
+    return n > 1 && RIGHT - clamp_x(place_x(bands[n - 1].from)) <= NARROW;
 }
 
 static void draw_axes(FILE *file, const ag_vcurve *curve)
@@ -182,13 +192,13 @@ static void draw_choice(FILE *file, const ag_vcurve *curve)
     ag_svg_line(file, x - 7, y, x + 7, y, "stroke=\"" AG_SVG_INK "\" stroke-width=\"2.5\"");
     fprintf(file, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"" AG_SVG_INK "\"/>\n", x,
             place_y(ag_vcurve_error(curve, curve->numeric)));
-    bool room = RIGHT - x > 130; /* the names of narrow bands stand at the right */
+    bool room = RIGHT - x > (last_band_is_narrow(curve) ? 130 : 90);
     const char *anchor = room ? "start" : "end";
     char place[48], text[48];
     for (int line = 0; line < 2; line++) {
         snprintf(place, sizeof place, "x=\"%.1f\" y=\"%.1f\"", room ? x + 8 : x - 8,
                  BOTTOM - 23 + 15 * line);
-        snprintf(text, sizeof text, line ? "bound %.0e" : "h = %.2g", line ? bound : curve->step);
+        snprintf(text, sizeof text, line ? "bound %.0e" : "h = %.3g", line ? bound : curve->step);
         draw_haloed(file, place, anchor, text);
     }
 }
