@@ -97,14 +97,16 @@ AG_API ag_tensor *ag_value_mutable(ag_var leaf);
 /* Writes values, in row-major order, into a leaf. */
 AG_API bool ag_assign(ag_var leaf, const double *values);
 
-/* Reads all values, in row-major order: room for as many as v has elements. */
+/* Reads all values, in row-major order: room for as many as v has elements. AG_ERR_DTYPE: v is
+ * c128. */
 AG_API bool ag_read(ag_var v, double *values);
 
 /* The gradient, or NULL where none was computed, which is not zero (or where
  * there is an error). */
 AG_API const ag_tensor *ag_gradient(ag_var v);
 
-/* A single number; NaN (and AG_ERR_SHAPE) if v does not have one element. */
+/* A single number; NaN if v does not have one element (AG_ERR_SHAPE), or is c128
+ * (AG_ERR_DTYPE). */
 AG_API double ag_item(ag_var v);
 
 AG_API ag_shape ag_shape_of(ag_var v); /* rank -1 if v is not valid */
@@ -489,6 +491,8 @@ typedef struct ag_gradcheck_report {
     bool passed;        /* pass or kink */
     int64_t entries;    /* compared, over all inputs; or directions */
     int64_t failures, inconclusive, kinks;
+    int64_t contradictions; /* of the inconclusive ones: differences and complex steps are both sharp
+                               and do not agree, so that one of them saw another function */
     double floor; /* median of bound / |derivative|: the relative error that is seen in half of
                      the entries; those that are zero within their bound are left out */
     double worst_floor; /* the largest of these */

@@ -12,10 +12,7 @@
 
 void ag_branches_watch(ag_context *context, bool watch)
 {
-    context->tape->watching = watch;
-    context->tape->branches = 0;
-    context->tape->seen_f32 = false;
-    context->tape->jiggle = NULL;
+    context->tape->watch = (ag_watch){ .on = watch };
 }
 
 /* Whether results are operands, or numbers that they were compared with, and not rounded. */
@@ -41,21 +38,24 @@ static void jiggle(const ag_node *node, ag_random *random)
 void ag_branches_note(const ag_node *node)
 {
     ag_tape *tape = ag_node_context(node)->tape;
-    if (tape->jiggle)
-        jiggle(node, tape->jiggle);
-    tape->seen_f32 |= node->value.dtype == AG_F32;
+    if (tape->watch.jiggle)
+        jiggle(node, tape->watch.jiggle);
+    if (node->value.dtype == AG_F32) {
+        tape->watch.seen_f32 = true;
+        tape->watch.in_f32 |= node->owns_data && node->op != &ag_op_cast && !is_exact(node->op);
+    }
     if (node->op->branches)
         node->op->branches(node);
 }
 
 void ag_note_branch(ag_context *context, int64_t decision)
 {
-    if (!context || !context->tape || !context->tape->watching)
+    if (!context || !context->tape || !context->tape->watch.on)
         return;
-    uint64_t x = context->tape->branches + (uint64_t)decision + UINT64_C(0x9E3779B97F4A7C15);
+    uint64_t x = context->tape->watch.branches + (uint64_t)decision + UINT64_C(0x9E3779B97F4A7C15);
     x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
     x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
-    context->tape->branches = x ^ (x >> 31);
+    context->tape->watch.branches = x ^ (x >> 31);
 }
 
 static int sign_of(double x)

@@ -249,10 +249,10 @@ bool ag_measure_noise_at(ag_probe_function *evaluate, void *user, double smalles
     slope /= squares;
     for (int i = 1; i <= PAIRS; i++) {
         double residual = difference[i] - mean - slope * (i - middle);
-        rest += residual * residual;
+        rest = hypot(rest, residual); /* no square, which could overflow */
     }
     /* each difference has the errors of two values; two degrees of freedom went into the line */
-    *noise = size > 0.0 ? sqrt(rest / (2 * (PAIRS - 2))) / size : 0.0;
+    *noise = size > 0.0 ? rest / sqrt(2 * (PAIRS - 2)) / size : 0.0;
     return true;
 }
 

@@ -10,11 +10,19 @@
  */
 #include "gradcheck.h"
 
+#include <math.h>
 #include <string.h>
 
 #define DEFAULT_RESOLUTION 1e-6
 
 /* ---- The check ---- */
+
+/* Whether two inputs share memory: then moving one would move the other. */
+static bool overlap(const ag_node *a, const ag_node *b)
+{
+    const double *x = a->value.data, *y = b->value.data;
+    return a == b || (x < y + ag_tensor_count(&b->value) && y < x + ag_tensor_count(&a->value));
+}
 
 static bool check_inputs(ag_check *check)
 {
@@ -30,13 +38,17 @@ static bool check_inputs(ag_check *check)
         if (node->value.dtype != AG_F64)
             return ag_fail(check->context, AG_ERR_DTYPE, "gradcheck: %s is %s; check in f64", text,
                            ag_dtype_name(node->value.dtype));
-        if (node->op || !node->requires_gradient || !ag_tensor_is_contiguous(&node->value))
+        if (node->op || !node->requires_gradient)
+            return ag_fail(check->context, AG_ERR_STATE, "gradcheck: %s %s", text,
+                           node->op ? "is the result of an operation, not a leaf"
+                                    : "does not ask for a gradient");
+        if (!ag_tensor_is_contiguous(&node->value))
             return ag_fail(check->context, AG_ERR_STATE,
-                           "gradcheck: %s is not a leaf that asks for a gradient", text);
+                           "gradcheck: %s does not lie row by row in memory", text);
         for (int j = 0; j < i; j++)
-            if (ag_node_find(check->inputs[j]) == node)
+            if (overlap(ag_node_find(check->inputs[j]), node))
                 return ag_fail(check->context, AG_ERR_ARGUMENT,
-                               "gradcheck: inputs %d and %d are the same, %s", j, i, text);
+                               "gradcheck: inputs %d and %d are the same memory, %s", j, i, text);
     }
     return true;
 }
@@ -73,19 +85,22 @@ static void run(ag_check *check)
 {
     ag_tape_mark mark = ag_tape_mark_now(check->context);
     ag_tape_lock lock = ag_tape_lock_now(check->context->tape);
-    bool ready = ag_check_begin(check) && (check->usual = ag_check_gradients(check, 0)) &&
-                 (check->recorded = ag_check_gradients(check, AG_CREATE_GRAPH)) &&
+    ag_watch outer = check->context->tape->watch; /* of a check whose function this is part of */
+    bool ready = ag_check_begin(check) && ag_check_find_gradients(check) &&
                  ag_check_measure_rounding(check) && ag_check_measure_noise(check) &&
                  ag_check_settle_complex(check);
     if (ready && check->options.directions > 0)
         ag_check_directions(check);
     else if (ready)
         ag_check_entries(check);
-    bool finished = ready && ag_check_settle_again(check) && !check->context->error;
-    if (!finished)
+    if (ready && !check->report->message[0])
+        ag_check_is_repeatable(check);
+    if (check->context->error)
         ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
+    if (check->before)
+        ag_check_put_back(check);
     ag_check_conclude(check);
-    ag_branches_watch(check->context, false);
+    check->context->tape->watch = outer;
     ag_tape_unlock(check->context, "gradcheck", lock);
     ag_tape_rewind(check->context, mark);
 }
@@ -102,12 +117,13 @@ static bool check_options(ag_check *check)
     if ((unsigned)options->method > AG_GRADCHECK_COMPLEX)
         return ag_fail(check->context, AG_ERR_ARGUMENT, "gradcheck: an unknown method %d",
                        (int)options->method);
-    if (options->resolution > 0.0 && options->tolerance >= 0.0 && options->directions >= 0)
+    if (options->resolution > 0.0 && options->tolerance >= 0.0 && isfinite(options->tolerance) &&
+        options->directions >= 0)
         return true;
-    return ag_fail(
-        check->context, AG_ERR_ARGUMENT,
-        "gradcheck: resolution %g must be above 0, tolerance %g and directions %d not below",
-        options->resolution, options->tolerance, options->directions);
+    return ag_fail(check->context, AG_ERR_ARGUMENT,
+                   "gradcheck: resolution %g must be above 0, tolerance %g finite and not below, "
+                   "directions %d not below",
+                   options->resolution, options->tolerance, options->directions);
 }
 
 /* The first node whose own rule fails; none if each is right by itself. */
@@ -130,8 +146,7 @@ bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *
     return ag_check_function(context, f, user, inputs, n, options, report, true);
 }
 
-static bool start(ag_check *check, const ag_gradcheck_options *options, ag_gradcheck_report *report,
-                  bool follow)
+static bool start(ag_check *check, const ag_gradcheck_options *options, ag_gradcheck_report *report)
 {
     ag_gradcheck_report unused;
     check->report = report ? report : &unused;
@@ -145,7 +160,7 @@ static bool start(ag_check *check, const ag_gradcheck_options *options, ag_gradc
         check->options.directions = 0;
     if (check_options(check) && ag_tape_of(check->context) && check_inputs(check))
         run(check);
-    if (follow && !check->context->error && check->report->verdict == AG_VERDICT_FAIL)
+    if (check->follow && !check->context->error && check->report->verdict == AG_VERDICT_FAIL)
         locate(check);
     if (check->context->error)
         ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
@@ -158,8 +173,10 @@ bool ag_check_function(ag_context *context, ag_function f, void *user, const ag_
                        const ag_gradcheck_options *options, ag_gradcheck_report *report,
                        bool follow)
 {
-    ag_check check = { .context = context, .f = f, .user = user, .inputs = inputs, .n = n };
-    return start(&check, options, report, follow);
+    ag_check check = {
+        .context = context, .f = f, .user = user, .inputs = inputs, .n = n, .follow = follow
+    };
+    return start(&check, options, report);
 }
 
 bool ag_gradcheck_entry(ag_context *context, ag_function f, void *user, const ag_var *inputs, int n,
@@ -169,5 +186,5 @@ bool ag_gradcheck_entry(ag_context *context, ag_function f, void *user, const ag
     ag_check check = {
         .context = context, .f = f, .user = user, .inputs = inputs, .n = n, .only = &entry
     };
-    return start(&check, options, report, false);
+    return start(&check, options, report);
 }

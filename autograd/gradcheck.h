@@ -14,6 +14,7 @@ typedef struct ag_check {
     const ag_var *inputs;
     int n;
     const int64_t *only; /* the entry that is checked alone; NULL: all of them */
+    bool follow;         /* a failure is followed to the operation that is to blame */
     ag_gradcheck_options options;
     ag_gradcheck_report *report;
 
@@ -27,7 +28,8 @@ typedef struct ag_check {
     double *cotangent; /* c */
     double *y;         /* where the inputs were given */
     uint64_t branches; /* there */
-    bool single;       /* some of it is computed in f32, and so is the gradient */
+    bool single;       /* some of it is f32, and so is the gradient .. */
+    bool in_f32;       /* .. and is computed with in f32 */
     double noise;      /* the rounding error of y, as a part of its size */
     double *floors;    /* bound / |derivative| of the entries so far */
     int64_t n_floors;
@@ -37,6 +39,11 @@ typedef struct ag_check {
     ag_tensor *twins;               /* the inputs as c128 */
     bool has_complex_form;          /* and f takes them */
 } ag_check;
+
+/* The entries from .. to - 1 move together, each by +-t; a single one by t. */
+typedef struct ag_direction {
+    int64_t from, to;
+} ag_direction;
 
 /* Ends the check with a verdict that is about the function as a whole. The first one stays.
  * Returns false. */
@@ -54,16 +61,28 @@ bool ag_check_call(ag_check *check, ag_var *y);
  * same bits twice and leaves its inputs alone. */
 bool ag_check_settle(ag_check *check);
 
-/* Whether it still gives the same bits, after so many calls. */
-bool ag_check_settle_again(ag_check *check);
+/* Whether it still gives the same bits where the inputs were given, after so many calls. */
+bool ag_check_is_repeatable(ag_check *check);
 
-/* The entries from .. to - 1 move together, each by +-t; a single one by t. */
-typedef struct ag_direction {
-    int64_t from, to;
-} ag_direction;
+/* Forgets the error of a call that may fail, unless memory ran out: then the check has stopped. */
+bool ag_check_forgive(ag_check *check);
+
+/* Whether the inputs are, bit for bit, where they were given, or moved by t along a direction; if
+ * not, the check has stopped, and who changes them is told: "the function". */
+bool ag_check_inputs_are_kept(ag_check *check, const ag_direction *direction, double t,
+                              const char *who);
+
+/* The entries of a direction by +-t from where they were given. */
+void ag_check_move(ag_check *check, const ag_direction *direction, double t);
+
+/* Every entry to one of its neighbours, relatively 2 DBL_EPSILON away; and all of them back. */
+void ag_check_jiggle(ag_check *check, uint64_t number);
+void ag_check_put_back(ag_check *check);
 
 void ag_check_draw_signs(ag_check *check, uint64_t number);
 double ag_direction_sign(const ag_check *check, const ag_direction *direction, int64_t entry);
+
+/* ---- Lines through the inputs (gradcheck_lines.c) ----------------------- */
 
 /* The derivative of L along a direction. Again: with other steps, and more of them. */
 typedef struct ag_measurement {
@@ -82,15 +101,8 @@ bool ag_check_measure(ag_check *check, const ag_direction *direction, bool again
 bool ag_check_branches(ag_check *check, const ag_direction *direction, double t,
                        uint64_t *branches);
 
-/* Sets check->noise. */
+/* Sets check->noise; it is infinite if it cannot be told. */
 bool ag_check_measure_noise(ag_check *check);
-
-/* The entries of a direction by +-t from where they were given. */
-void ag_check_move(ag_check *check, const ag_direction *direction, double t);
-
-/* Every entry to one of its neighbours, relatively 2 DBL_EPSILON away; and all of them back. */
-void ag_check_jiggle(ag_check *check, uint64_t number);
-void ag_check_put_back(ag_check *check);
 
 /* How far L moves when all inputs move by +-t: evidence about a result without a gradient. */
 double ag_check_movement(ag_check *check, double t);
@@ -111,8 +123,9 @@ bool ag_check_settle_complex(ag_check *check);
 bool ag_check_step(ag_check *check, const ag_direction *direction, ag_complex_step *step);
 bool ag_check_step_again(ag_check *check, const ag_direction *direction, ag_complex_step *step);
 
-/* Whether f takes other branches on both sides of the inputs than at them: a complex step knows
- * nothing of the two derivatives there. */
+/* Whether f takes other branches on both sides of the inputs than at them: there are two
+ * derivatives, of which a complex step finds neither, but what the operations' conventions make of
+ * it. */
 bool ag_check_at_kink(ag_check *check, const ag_direction *direction, bool *kink);
 
 /* ---- The gradients (gradcheck_gradients.c) ------------------------------ */
@@ -120,6 +133,10 @@ bool ag_check_at_kink(ag_check *check, const ag_direction *direction, bool *kink
 /* dL by every entry, by the engine: by fused rules, or with AG_CREATE_GRAPH by recorded ones. NULL
  * if the check has stopped. */
 double *ag_check_gradients(ag_check *check, unsigned flags);
+
+/* Sets check->usual and check->recorded, if backward gives the same bits twice and leaves the
+ * inputs alone. */
+bool ag_check_find_gradients(ag_check *check);
 
 /* Sets check->rounding. */
 bool ag_check_measure_rounding(ag_check *check);
@@ -134,6 +151,7 @@ typedef struct ag_judgement {
     ag_gradcheck_method method; /* that numeric comes from */
     double complex_step;        /* what the complex step says, NaN if it was not taken */
     bool narrow;                /* bound is small against what numeric is a sum of */
+    bool contradiction;         /* differences and the complex step are narrow, and apart */
     bool recorded;
 } ag_judgement;
 

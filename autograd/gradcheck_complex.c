@@ -1,7 +1,8 @@
 /* The derivative by a complex step:
  *
- *   f(x + i h u) = f(x) + i h f'(x) u - h^2 f''(x) u u / 2 - ..,   so   f'(x) u = Im f(x + i h u) /
- * h
+ *   f(x + i h u) = f(x) + i h f'(x) u - h^2 f''(x) u u / 2 - ..,
+ *
+ *   so   f'(x) u = Im f(x + i h u) / h
  *
  * up to a part h^2 = 1e-60. Nothing is subtracted, so nothing is lost, and no step has to be found:
  * the derivative has as many right digits as f itself. (Squire, Trapp, "Using complex variables to
@@ -17,6 +18,7 @@
 #include <string.h>
 
 #define STEP 1e-30
+#define TINY_STEP 1e-170 /* its square is 0 */
 #define OTHER_STEP 1e-10 /* at the second look, times the first */
 #define SAME_RESULT 1e-6 /* real parts and the f64 result may differ by this, relatively */
 #define NEXT_TO 0x1p-30  /* a kink closer than this, relatively, is at the inputs */
@@ -62,25 +64,12 @@ static void set_imaginary(ag_check *check, const ag_direction *direction, double
     }
 }
 
-/* After a call that failed: it is forgotten, unless memory ran out. */
-static bool forgive(ag_check *check)
-{
-    ag_context *context = check->context;
-    char message[sizeof context->message];
-    bool memory = context->error == AG_ERR_MEMORY;
-    memcpy(message, context->message, sizeof message);
-    ag_error_clear(context);
-    if (!memory)
-        return true;
-    ag_fail(context, AG_ERR_MEMORY, "%s", message);
-    return ag_check_stop(check, AG_VERDICT_ERROR, "%s", message);
-}
-
 /* Whether y is what f gave for f64, by the same branches: or else this is another function. */
 static bool is_the_same_function(const ag_check *check, const ag_tensor *y)
 {
     double size = 0.0;
-    if (check->context->tape->branches != check->branches || ag_tensor_count(y) != check->results)
+    if (check->context->tape->watch.branches != check->branches ||
+        ag_tensor_count(y) != check->results)
         return false;
     for (int64_t i = 0; i < check->results; i++)
         size = fmax(size, fabs(check->y[i]));
@@ -117,12 +106,12 @@ static bool call_complex(ag_check *check, double t, ag_complex_step *step)
     ag_branches_watch(context, true);
     exchange(check);
     ag_var y = check->f(context, check->inputs, check->n, check->user);
+    if (!context->error && ag_is_valid(y))
+        read_step(check, ag_value(y), t, step); /* y may be an input */
     exchange(check);
     context->on_error = on_error;
-    if (!context->error && ag_is_valid(y))
-        read_step(check, ag_value(y), t, step);
     tape->no_grad = context->error ? no_grad : tape->no_grad;
-    bool going = !context->error || forgive(check);
+    bool going = !context->error || ag_check_forgive(check);
     ag_tape_rewind(context, mark);
     return going;
 }
@@ -156,10 +145,18 @@ static bool take_step(ag_check *check, const ag_direction *direction, double t,
     return going;
 }
 
+/* Where several entries move, products of them have a real part -h^2: at a kink that is enough for
+ * another branch, unless it is too small for a number. */
 bool ag_check_step(ag_check *check, const ag_direction *direction, ag_complex_step *step)
 {
     *step = (ag_complex_step){ .found = false };
-    return !check->has_complex_form || take_step(check, direction, h_of(check), step);
+    if (!check->has_complex_form)
+        return true;
+    if (!take_step(check, direction, h_of(check), step))
+        return false;
+    if (step->found || check->options.complex_h != 0.0)
+        return true;
+    return take_step(check, direction, TINY_STEP, step);
 }
 
 bool ag_check_step_again(ag_check *check, const ag_direction *direction, ag_complex_step *step)

@@ -1,13 +1,10 @@
-/* The function under check: calling it, moving its inputs, and how its result moves. */
+/* The function under check: calling it, and moving its inputs. */
 #include "gradcheck.h"
 
 #include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
-
-#define LARGEST_STEP 0.125 /* relative to the size of the inputs, which counts as at least 1 */
-#define NOISE_LINES 4
 
 bool ag_check_stop(ag_check *check, ag_verdict verdict, const char *format, ...)
 {
@@ -54,27 +51,52 @@ bool ag_check_call(ag_check *check, ag_var *y)
     return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
 }
 
+bool ag_check_forgive(ag_check *check)
+{
+    ag_context *context = check->context;
+    char message[sizeof context->message];
+    bool memory = context->error == AG_ERR_MEMORY;
+    memcpy(message, context->message, sizeof message);
+    ag_error_clear(context);
+    if (!memory)
+        return true;
+    ag_fail(context, AG_ERR_MEMORY, "%s", message);
+    return ag_check_stop(check, AG_VERDICT_ERROR, "%s", message);
+}
+
 static double *entries_of(const ag_check *check, int input)
 {
     return ag_node_find(check->inputs[input])->value.data;
 }
 
-static bool inputs_are_unchanged(ag_check *check)
+/* The numbers of one input from .. to - 1 are moved by t. */
+static bool input_is_kept(ag_check *check, int i, const ag_direction *moved, double t,
+                          const char *who)
 {
-    for (int i = 0; i < check->n; i++) {
-        const double *now = entries_of(check, i), *before = check->before + check->first[i];
-        for (int64_t k = 0; k < check->first[i + 1] - check->first[i]; k++)
-            if (memcmp(&now[k], &before[k], sizeof *now))
-                return ag_check_stop(check, AG_VERDICT_CHANGES_INPUT,
-                                     "the function changes its input %d %s: entry %lld was %.17g "
-                                     "and is %.17g",
-                                     i, ag_name(check->inputs[i]), (long long)k, before[k], now[k]);
+    const double *now = entries_of(check, i);
+    for (int64_t k = check->first[i]; k < check->first[i + 1]; k++) {
+        bool is_moved = moved && k >= moved->from && k < moved->to;
+        double x = check->before[k];
+        x = is_moved ? x + t * ag_direction_sign(check, moved, k) : x;
+        if (memcmp(&now[k - check->first[i]], &x, sizeof x))
+            return ag_check_stop(check, AG_VERDICT_CHANGES_INPUT,
+                                 "%s changes its input %d%s%s: entry %lld was %.17g and is %.17g",
+                                 who, i, *ag_name(check->inputs[i]) ? " " : "",
+                                 ag_name(check->inputs[i]), (long long)(k - check->first[i]), x,
+                                 now[k - check->first[i]]);
     }
     return true;
 }
 
-/* The same call once more must give the same bits. */
-static bool result_is_the_same(ag_check *check)
+bool ag_check_inputs_are_kept(ag_check *check, const ag_direction *moved, double t, const char *who)
+{
+    for (int i = 0; i < check->n; i++)
+        if (!input_is_kept(check, i, moved, t, who))
+            return false;
+    return true;
+}
+
+bool ag_check_is_repeatable(ag_check *check)
 {
     ag_tape_mark mark = ag_tape_mark_now(check->context);
     ag_var y;
@@ -117,8 +139,9 @@ static bool keep_result(ag_check *check)
     ag_var y;
     if (!ag_check_call(check, &y))
         return false;
-    check->branches = check->context->tape->branches;
-    check->single = check->context->tape->seen_f32;
+    check->branches = check->context->tape->watch.branches;
+    check->single = check->context->tape->watch.seen_f32;
+    check->in_f32 = check->context->tape->watch.in_f32;
     check->results = ag_tensor_count(ag_value(y));
     ag_var cotangent = ag_gradcheck_cotangent(check->options.seed, y);
     check->y = ag_check_numbers(check, check->results);
@@ -145,22 +168,18 @@ bool ag_check_settle(ag_check *check)
                    (size_t)count * sizeof(double));
         check->versions[i] = ag_node_find(check->inputs[i])->base->version;
     }
-    return keep_result(check) && inputs_are_unchanged(check) && result_is_the_same(check) &&
-           result_is_finite(check);
-}
-
-bool ag_check_settle_again(ag_check *check)
-{
-    return result_is_the_same(check);
+    return keep_result(check) && ag_check_inputs_are_kept(check, NULL, 0.0, "the function") &&
+           ag_check_is_repeatable(check) && result_is_finite(check);
 }
 
 /* ---- Moving its inputs ---- */
 
-/* A line through the inputs, x + t u: u_k is the sign of entry k in the direction's range. */
-typedef struct path {
-    ag_check *check;
-    const ag_direction *direction;
-} path;
+void ag_check_draw_signs(ag_check *check, uint64_t number)
+{
+    ag_random random = ag_random_stream(check->options.seed, "directions", number);
+    for (int64_t k = 0; k < check->entries; k++)
+        check->signs[k] = ag_random_uniform(&random) < 0.5 ? -1.0 : 1.0;
+}
 
 double ag_direction_sign(const ag_check *check, const ag_direction *direction, int64_t entry)
 {
@@ -213,170 +232,4 @@ void ag_check_put_back(ag_check *check)
                    (size_t)count * sizeof(double));
         ag_node_find(check->inputs[i])->base->version = check->versions[i];
     }
-}
-
-/* ---- How its result moves ---- */
-
-/* L(t) - L(0) = sum_i c_i (y_i(t) - y_i(0)): differences first, so that what does not
- * move adds no rounding. */
-static void compare_results(const ag_check *check, const ag_tensor *y, ag_probe *probe)
-{
-    double squares = 0.0;
-    for (int64_t i = 0; i < check->results; i++) {
-        double c = check->cotangent[i], now = ag_tensor_at(y, i), move = c * (now - check->y[i]);
-        probe->change += move;
-        probe->movement += fabs(move);
-        squares += c * now * c * now;
-        probe->total += fabs(c * now);
-    }
-    probe->size = sqrt(squares);
-    probe->usable = isfinite(probe->change) && isfinite(squares);
-}
-
-static bool probe_function(void *user, ag_probe *probe)
-{
-    const path *p = user;
-    ag_check *check = p->check;
-    ag_tape_mark mark = ag_tape_mark_now(check->context);
-    ag_var y;
-    ag_check_move(check, p->direction, probe->t);
-    ag_branches_watch(check->context, true);
-    bool called = ag_check_call(check, &y);
-    probe->branches = check->context->tape->branches;
-    if (called && ag_tensor_count(ag_value(y)) == check->results)
-        compare_results(check, ag_value(y), probe);
-    ag_tape_rewind(check->context, mark);
-    return called;
-}
-
-/* A power of two near the size of the entries that move, and at least 1. */
-static double unit_of(const ag_check *check, const ag_direction *direction)
-{
-    double squares = 0.0, count = (double)(direction->to - direction->from);
-    for (int64_t k = direction->from; k < direction->to; k++)
-        squares += check->before[k] * check->before[k];
-    double unit = 1.0, size = sqrt(squares / count);
-    while (unit < size && isfinite(size))
-        unit *= 2.0;
-    return unit;
-}
-
-/* |L'| times the rounding error of x + t u, if the gradient is about right. */
-static double slack_of(const ag_check *check, const ag_direction *direction)
-{
-    double squares = 0.0;
-    for (int64_t k = direction->from; k < direction->to; k++) {
-        double move = check->before[k] * check->usual[k];
-        squares += move * move;
-    }
-    return isfinite(squares) ? DBL_EPSILON * sqrt(squares) : 0.0;
-}
-
-/* sum_i |c_i (y_i(h) + y_i(-h) - 2 y_i(0))| / h: the sum of the kinks, none of which cancels
- * another of another result. */
-static bool measure_bend(ag_check *check, const ag_direction *direction, double h, double *bend)
-{
-    bool going = true;
-    ag_tape_mark outer = ag_tape_mark_now(check->context);
-    double *bends = ag_check_numbers(check, check->results);
-    if (!bends)
-        return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
-    for (int side = 0; side < 2 && going; side++) {
-        ag_tape_mark mark = ag_tape_mark_now(check->context);
-        ag_var y;
-        ag_check_move(check, direction, side ? -h : h);
-        going = ag_check_call(check, &y);
-        for (int64_t i = 0; going && i < check->results; i++) {
-            double move = ag_tensor_at(ag_value(y), i) - check->y[i];
-            bends[i] = side ? bends[i] + move : move;
-        }
-        ag_tape_rewind(check->context, mark);
-    }
-    *bend = 0.0;
-    for (int64_t i = 0; going && i < check->results; i++)
-        *bend += fabs(check->cotangent[i] * bends[i]) / h;
-    ag_tape_rewind(check->context, outer);
-    return going;
-}
-
-bool ag_check_measure(ag_check *check, const ag_direction *direction, bool again, ag_measurement *m)
-{
-    path p = { check, direction };
-    ag_line line = { .evaluate = probe_function,
-                     .user = &p,
-                     .first_step = (again ? 0.75 : 1.0) * LARGEST_STEP * unit_of(check, direction),
-                     .thorough = again,
-                     .noise = check->noise,
-                     .epsilon = check->single ? FLT_EPSILON : DBL_EPSILON,
-                     .slack = slack_of(check, direction),
-                     .branches = check->branches };
-    *m = (ag_measurement){ 0 };
-    m->found = ag_derivative_at(&line, &m->at);
-    if (!m->found && !line.failed) {
-        bool left = ag_derivative_from(&line, AG_SIDE_LEFT, false, &m->left);
-        bool right = ag_derivative_from(&line, AG_SIDE_RIGHT, false, &m->right);
-        m->found = m->kink = left && right;
-        if (m->kink)
-            line.failed =
-                !measure_bend(check, direction, fmin(m->left.step, m->right.step), &m->bend);
-    }
-    ag_check_put_back(check);
-    return !line.failed;
-}
-
-bool ag_check_branches(ag_check *check, const ag_direction *direction, double t, uint64_t *branches)
-{
-    path p = { check, direction };
-    ag_probe probe = { .t = t * unit_of(check, direction) };
-    bool called = probe_function(&p, &probe);
-    *branches = probe.branches;
-    ag_check_put_back(check);
-    return called;
-}
-
-static ag_direction all_entries(const ag_check *check)
-{
-    return (ag_direction){ 0, check->entries };
-}
-
-bool ag_check_measure_noise(ag_check *check)
-{
-    double squares = 0.0, noise;
-    int lines = 0;
-    ag_direction all = all_entries(check);
-    path p = { check, &all };
-    bool failed = false;
-    for (int i = 0; i < NOISE_LINES && !failed && check->entries > 0; i++) {
-        ag_check_draw_signs(check, (uint64_t)i);
-        double unit = unit_of(check, &all);
-        bool found = check->single ? /* closer than 2^-22 f32 has no numbers */
-                         ag_measure_noise_at(probe_function, &p, unit / (1 << 22), &noise, &failed)
-                                   : ag_measure_noise(probe_function, &p, unit, &noise, &failed);
-        if (!found)
-            continue;
-        squares += noise * noise;
-        lines++;
-    }
-    if (check->entries > 0)
-        ag_check_put_back(check);
-    check->noise = lines > 0 ? sqrt(squares / lines) : 0.0;
-    return !failed;
-}
-
-void ag_check_draw_signs(ag_check *check, uint64_t number)
-{
-    ag_random random = ag_random_stream(check->options.seed, "directions", number);
-    for (int64_t k = 0; k < check->entries; k++)
-        check->signs[k] = ag_random_uniform(&random) < 0.5 ? -1.0 : 1.0;
-}
-
-double ag_check_movement(ag_check *check, double t)
-{
-    ag_direction all = all_entries(check);
-    path p = { check, &all };
-    ag_probe probe = { .t = t };
-    ag_check_draw_signs(check, 0);
-    probe_function(&p, &probe);
-    ag_check_put_back(check);
-    return probe.movement;
 }

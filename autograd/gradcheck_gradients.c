@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define JIGGLES 8
+#define LAST_BITS 1e-6 /* relative: other branches that were taken move a gradient by more */
 
 /* ---- Both ways to the gradient ---- */
 
@@ -46,6 +47,31 @@ double *ag_check_gradients(ag_check *check, unsigned flags)
     ag_tape_rewind(context, mark);
     return check->report->message[0] ? NULL : flat;
 }
+/* A rule may be as little deterministic as a function, and change its inputs. */
+static double *find(ag_check *check, unsigned flags)
+{
+    double *once = ag_check_gradients(check, flags);
+    const double *twice = once ? ag_check_gradients(check, flags) : NULL;
+    if (!twice || !ag_check_inputs_are_kept(check, NULL, 0.0, "the gradient of the function"))
+        return NULL;
+    for (int64_t k = 0; k < check->entries; k++)
+        if (memcmp(&once[k], &twice[k], sizeof *once)) {
+            ag_check_stop(check, AG_VERDICT_NOT_DETERMINISTIC,
+                          "backward twice gives other bits: entry %lld of the gradient is %.17g "
+                          "and then %.17g",
+                          (long long)k, once[k], twice[k]);
+            return NULL;
+        }
+    return once;
+}
+
+bool ag_check_find_gradients(ag_check *check)
+{
+    check->usual = find(check, 0);
+    check->recorded = check->usual ? find(check, AG_CREATE_GRAPH) : NULL;
+    return check->recorded != NULL;
+}
+
 /* ---- Their rounding ---- */
 
 /* The gradient where no or all inputs and results of operations differ in their last bits. NULL if
@@ -54,42 +80,47 @@ static const double *watched_gradients(ag_check *check, unsigned flags, ag_rando
                                        uint64_t *branches)
 {
     ag_branches_watch(check->context, true);
-    check->context->tape->jiggle = jiggle;
+    check->context->tape->watch.jiggle = jiggle;
     const double *gradient = ag_check_gradients(check, flags);
-    *branches = check->context->tape->branches;
-    check->context->tape->jiggle = NULL;
+    *branches = check->context->tape->watch.branches;
+    check->context->tape->watch.jiggle = NULL;
     return gradient;
 }
 
 /* How much the gradient's entries scatter where the inputs and everything computed from them differ
  * in the last bits: where backward subtracts numbers that are nearly equal, as 1 - y^2 in a
- * saturated tanh, that is more than a rounding or two. */
+ * saturated tanh, that is more than a rounding or two. Last bits also decide between equal numbers,
+ * in max or ReLU: what moves much then is not looked at. */
 static bool measure_spread(ag_check *check, unsigned flags, const double *gradient)
 {
     uint64_t usual, branches;
-    int count = 0;
     ag_tape_mark mark = ag_tape_mark_now(check->context);
     double *spread = ag_check_numbers(check, check->entries);
-    if (!spread)
+    double *count = ag_check_numbers(check, check->entries);
+    if (!spread || !count)
         return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
     for (int64_t k = 0; k < check->entries; k++)
-        spread[k] = 0.0;
+        spread[k] = count[k] = 0.0;
     bool going = watched_gradients(check, flags, NULL, &usual) != NULL;
     for (int i = 0; i < JIGGLES && going; i++) {
         ag_memory_mark memory = ag_memory_mark_step(check->context);
         ag_random random = ag_random_stream(check->options.seed, "jiggle", (uint64_t)i);
         ag_check_jiggle(check, (uint64_t)i);
         const double *moved = watched_gradients(check, flags, &random, &branches);
-        bool same = branches == usual;
-        for (int64_t k = 0; moved && same && k < check->entries; k++)
-            spread[k] = hypot(spread[k], moved[k] - gradient[k]);
-        count += same;
+        for (int64_t k = 0; moved && k < check->entries; k++) {
+            double move = moved[k] - gradient[k];
+            if (branches != usual && !(fabs(move) <= LAST_BITS * fabs(gradient[k])))
+                continue;
+            spread[k] = hypot(spread[k], move);
+            count[k]++;
+        }
         going = moved != NULL;
         ag_memory_rewind_step(check->context, memory);
     }
     ag_check_put_back(check);
-    for (int64_t k = 0; k < check->entries && count > 0; k++)
-        check->rounding[k] = fmax(check->rounding[k], spread[k] / sqrt(count));
+    for (int64_t k = 0; k < check->entries; k++)
+        if (count[k] > 0.0)
+            check->rounding[k] = fmax(check->rounding[k], spread[k] / sqrt(count[k]));
     ag_tape_rewind(check->context, mark);
     return going;
 }

@@ -24,6 +24,13 @@ static double rounding_along(const ag_check *check, const ag_direction *directio
     return ROUNDING_SAFETY * spread + BACKWARD_ROUNDINGS * DBL_EPSILON * scale;
 }
 
+/* What the user's tolerance allows besides the bound. */
+static double allowance(const ag_check *check, double analytic, double numeric)
+{
+    double tolerance = check->options.tolerance;
+    return tolerance > 0.0 ? tolerance * fmax(fabs(analytic), fabs(numeric)) : 0.0;
+}
+
 /* The numeric derivative as an interval: from the left and the right of a kink it has two ends. */
 typedef struct interval {
     double low, high, middle, bound;
@@ -53,6 +60,14 @@ static bool is_narrow(const ag_check *check, const ag_measurement *m, const inte
     return numeric->bound <= check->options.resolution * fmax(scale, fabs(numeric->middle));
 }
 
+/* Along a direction through many entries the interval is as wide as all their kinks together, and
+ * what lies in it need not be right. */
+static bool is_small_kink(const ag_check *check, const ag_measurement *m, const interval *numeric)
+{
+    double scale = fmax(m->left.scale, m->right.scale);
+    return numeric->high - numeric->low <= check->options.resolution * scale;
+}
+
 /* The gradient along a direction. */
 static double along(const ag_check *check, const ag_direction *direction, const double *gradient)
 {
@@ -66,18 +81,19 @@ static ag_judgement judge(const ag_check *check, const ag_direction *direction,
                           const ag_measurement *m, const double *gradient)
 {
     double analytic = along(check, direction, gradient);
+    bool one = direction->to - direction->from == 1;
     ag_judgement judgement = { .verdict = AG_VERDICT_INCONCLUSIVE,
                                .analytic = analytic,
                                .numeric = NAN,
                                .bound = INFINITY,
                                .method = AG_GRADCHECK_DIFFERENCES,
                                .complex_step = NAN };
-    if (!isfinite(analytic))
+    if (isnan(analytic))
         judgement.verdict = AG_VERDICT_FAIL;
-    if (!m->found)
+    if (!m->found) /* or infinite, as that of sqrt(x) at 0 */
         return judgement;
     interval numeric = interval_of(check, direction, m);
-    double allowed = check->options.tolerance * fmax(fabs(analytic), fabs(numeric.middle));
+    double allowed = allowance(check, analytic, numeric.middle);
     judgement.numeric = numeric.middle;
     judgement.h = m->kink ? fmin(m->left.step, m->right.step) : m->at.step;
     judgement.bound = (numeric.high - numeric.low) / 2.0 + allowed;
@@ -87,8 +103,10 @@ static ag_judgement judge(const ag_check *check, const ag_direction *direction,
         return judgement; /* several kinks at once, which may cancel in the derivatives of L */
     if (!(gap <= judgement.bound))
         judgement.verdict = AG_VERDICT_FAIL;
-    else if (judgement.narrow)
-        judgement.verdict = m->kink ? AG_VERDICT_KINK : AG_VERDICT_PASS;
+    else if (judgement.narrow && !m->kink)
+        judgement.verdict = AG_VERDICT_PASS;
+    else if (judgement.narrow && (one || is_small_kink(check, m, &numeric)))
+        judgement.verdict = AG_VERDICT_KINK;
     return judgement;
 }
 
@@ -157,9 +175,11 @@ static ag_judgement judge_step(const ag_check *check, const ag_direction *direct
                                .numeric = step->value,
                                .method = AG_GRADCHECK_COMPLEX,
                                .complex_step = step->value };
-    judgement.bound = STEP_SAFETY * rounding_along(check, direction, scale) + step->error +
-                      check->options.tolerance * fmax(fabs(analytic), fabs(step->value));
+    judgement.bound = STEP_SAFETY * rounding_along(check, direction, scale) + step->error;
     judgement.narrow = judgement.bound <= check->options.resolution * step->scale;
+    judgement.bound += allowance(check, analytic, step->value);
+    if (isinf(analytic) && judgement.bound > fabs(step->value))
+        return judgement; /* as that of sqrt(x) at 0: another h gives another value */
     if (!(gap <= judgement.bound))
         judgement.verdict = AG_VERDICT_FAIL;
     else if (judgement.narrow || (step->scale == 0.0 && analytic == 0.0))
@@ -177,32 +197,63 @@ static void judge_together(ag_judgement *judgement, const ag_judgement *step)
     if (isnan(judgement->numeric) || gap <= judgement->bound + step->bound) {
         if (step->verdict != AG_VERDICT_INCONCLUSIVE)
             *judgement = *step;
-    } else if (judgement->verdict != AG_VERDICT_FAIL ||
-               (step->verdict == AG_VERDICT_PASS && !judgement->narrow))
+        return;
+    }
+    judgement->contradiction = judgement->narrow && step->narrow;
+    if (judgement->verdict != AG_VERDICT_FAIL ||
+        (step->verdict == AG_VERDICT_PASS && !judgement->narrow))
         judgement->verdict = AG_VERDICT_INCONCLUSIVE;
 }
+
+/* At a kink, where a complex step finds what the conventions of the operations make of it, such as
+ * a slope of 0 for ReLU at 0. If the gradient is that, each operation's share in it is a
+ * subgradient; where several of them meet, their sum need not lie between the two derivatives. */
+static void judge_kink(ag_judgement *judgement, const ag_judgement *step)
+{
+    judgement->complex_step = step->numeric;
+    if (step->verdict != AG_VERDICT_PASS)
+        return;
+    bool outside = judgement->verdict == AG_VERDICT_FAIL;
+    *judgement = *step;
+    judgement->verdict = outside ? AG_VERDICT_INCONCLUSIVE : AG_VERDICT_KINK;
+}
+
+/* Whether every operation that f runs has a right rule by itself. */
+static bool rules_are_right(ag_check *check, bool *right)
+{
+    ag_gradcheck_options options = { .seed = check->options.seed };
+    *right = false;
+    if (!check->follow)
+        return true;
+    int faults = ag_gradcheck_nodes(check->context, check->f, check->user, check->inputs, check->n,
+                                    &options, NULL, 0);
+    *right = faults == 0;
+    return faults >= 0;
+}
+
+/* ---- All that is known ---- */
 
 /* Everything that is known of the derivative along a direction. */
 typedef struct evidence {
     ag_measurement differences;
     bool by_differences; /* they were taken */
     ag_complex_step step;
+    bool kink;
 } evidence;
 
-/* A complex step says nothing at a kink, but differences do. */
+/* At a kink differences are taken, whatever was asked for. */
 static bool gather_evidence(ag_check *check, const ag_direction *direction, evidence *e)
 {
-    bool kink = false;
     *e = (evidence){ .by_differences = check->options.method != AG_GRADCHECK_COMPLEX };
     if (!ag_check_step(check, direction, &e->step))
         return false;
     if (e->by_differences && !ag_check_measure(check, direction, false, &e->differences))
         return false;
     if (e->step.found && (!e->by_differences || !e->differences.found) &&
-        !ag_check_at_kink(check, direction, &kink))
+        !ag_check_at_kink(check, direction, &e->kink))
         return false;
-    e->step.found = e->step.found && !kink && !e->differences.kink;
-    if (e->by_differences || e->step.found)
+    e->kink = e->kink || e->differences.kink;
+    if (e->by_differences || (e->step.found && !e->kink))
         return true;
     e->by_differences = true;
     return ag_check_measure(check, direction, false, &e->differences);
@@ -221,10 +272,18 @@ static bool judge_evidence(ag_check *check, const ag_direction *direction, const
     if (e->by_differences &&
         !judge_direction(check, direction, gradient, &e->differences, judgement))
         return false;
-    if (e->step.found && e->by_differences)
-        judge_together(judgement, &step);
-    else if (e->step.found)
+    if (!e->by_differences)
         *judgement = step;
+    else if (e->step.found && e->kink)
+        judge_kink(judgement, &step);
+    else if (e->step.found)
+        judge_together(judgement, &step);
+    bool right = false;
+    if (e->kink && !e->step.found && judgement->verdict == AG_VERDICT_FAIL) {
+        if (!rules_are_right(check, &right))
+            return false;
+        judgement->verdict = right ? AG_VERDICT_INCONCLUSIVE : AG_VERDICT_FAIL;
+    }
     return true;
 }
 

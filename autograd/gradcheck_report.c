@@ -105,6 +105,7 @@ void ag_check_note(ag_check *check, const ag_direction *direction, const ag_judg
     report->failures += failed;
     report->inconclusive += j->verdict == AG_VERDICT_INCONCLUSIVE;
     report->kinks += j->verdict == AG_VERDICT_KINK;
+    report->contradictions += j->contradiction;
     if (report->entries == 1 || badness_of(j) > report->worst)
         ag_check_blame(check, direction, j);
 }
@@ -223,6 +224,8 @@ void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file)
         fprintf(file, ", %lld inconclusive", (long long)report->inconclusive);
     if (report->kinks > 0)
         fprintf(file, ", %lld at a kink", (long long)report->kinks);
+    if (report->contradictions > 0)
+        fprintf(file, ", %lld where complex steps contradict", (long long)report->contradictions);
     if (report->message[0])
         fprintf(file, "; %s", report->message);
     if (report->entries > 0) {

@@ -63,6 +63,15 @@ typedef struct ag_node_list {
     uint32_t count;
 } ag_node_list;
 
+/* What a gradient check wants to know of the operations that run. */
+typedef struct ag_watch {
+    bool on;
+    uint64_t branches; /* all that were taken, as one number */
+    bool seen_f32;     /* whether anything was f32 .. */
+    bool in_f32;       /* .. and computed with, more than being cast, moved or compared */
+    ag_random *jiggle; /* if it is given, every result is rounded differently */
+} ag_watch;
+
 typedef struct ag_tape {
     ag_node_list step;       /* of this step, in the order in which they ran */
     ag_node_list parameters; /* stay until the context ends */
@@ -72,10 +81,7 @@ typedef struct ag_tape {
     uint32_t locked_below;   /* .. nor name the nodes before this one */
     struct ag_walk *walk;    /* the backward that is under way, if there is one */
     struct ag_tried *tried;  /* rules in place of operations' own; NULL without */
-    bool watching;           /* a gradient check wants to know the branches taken .. */
-    uint64_t branches;       /* .. all of them, as one number .. */
-    bool seen_f32;           /* .. and whether anything was computed in f32 */
-    ag_random *jiggle;       /* .. or, if this is given, wants every result rounded differently */
+    ag_watch watch;
     const char *not_complex; /* the operation that was last refused c128 */
 } ag_tape;
 

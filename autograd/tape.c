@@ -320,7 +320,7 @@ static ag_var apply(ag_context *context, const ag_op *op, const ag_var *inputs, 
         run_forward(node);
     if (!context->error && !node->value.data)
         ag_fail(context, AG_ERR_STATE, "%s: forward made no output", op->name);
-    if (tape->watching && !context->error)
+    if (tape->watch.on && !context->error)
         ag_branches_note(node);
     if (context->error)
         return give_up(context, node);

@@ -217,11 +217,20 @@ bool ag_assign(ag_var leaf, const double *values)
            ag_tensor_copy(leaf.context, value, &source);
 }
 
+/* The imaginary part would be lost, and a gradient check by complex steps with it. */
+static bool refuse_complex(ag_var v, const char *call)
+{
+    v.context->tape->not_complex = call;
+    return ag_fail(v.context, AG_ERR_DTYPE, "%s: has no complex form", call);
+}
+
 bool ag_read(ag_var v, double *values)
 {
     ag_node *node = ag_node_require(v.context, "read", v);
     if (!node)
         return false;
+    if (node->value.dtype == AG_C128)
+        return refuse_complex(v, "read");
     int64_t count = ag_tensor_count(&node->value);
     if (!values && count > 0)
         return ag_fail(v.context, AG_ERR_ARGUMENT, "read: the values are NULL");
@@ -268,6 +277,10 @@ double ag_item(ag_var v)
     if (ag_tensor_count(&node->value) != 1) {
         ag_fail(v.context, AG_ERR_SHAPE, "item: %s does not have one element",
                 ag_describe(v, text, sizeof text));
+        return NAN;
+    }
+    if (node->value.dtype == AG_C128) {
+        refuse_complex(v, "item");
         return NAN;
     }
     return ag_tensor_at(&node->value, 0);

@@ -66,14 +66,16 @@ bool ag_complex_matmul(const ag_tensor *a, const ag_tensor *b, const ag_matmul_s
 
 /* ---- Along axes ---- */
 
-/* The place of an element of x in what is left without the reduced axes. */
-static int64_t reduced_place(const ag_tensor *x, unsigned axes, const int64_t *index)
+/* Number i of those that are reduced to the one at a place of the result. */
+static number reduced_number(const ag_tensor *x, unsigned axes, int64_t place, int64_t i)
 {
-    int64_t place = 0;
-    for (int axis = 0; axis < x->rank; axis++)
-        if (!(axes >> axis & 1))
-            place = place * x->dims[axis] + index[axis];
-    return place;
+    int64_t offset = 0;
+    for (int axis = x->rank - 1; axis >= 0; axis--) {
+        int64_t *left = axes >> axis & 1 ? &i : &place;
+        offset += *left % x->dims[axis] * x->strides[axis];
+        *left /= x->dims[axis];
+    }
+    return numbers_of(x)[offset];
 }
 
 /* Whether x is a new maximum; a NaN counts as larger than anything. */
@@ -82,21 +84,41 @@ static bool is_larger(number x, number best)
     return creal(x) > creal(best) || (isnan(creal(x)) && !isnan(creal(best)));
 }
 
+/* Equal winners share: the imaginary part is the mean of theirs. */
+static number maximum_at(const ag_tensor *x, unsigned axes, int64_t place, int64_t count)
+{
+    number best = -INFINITY;
+    double sum = 0, winners = 0;
+    for (int64_t i = 0; i < count; i++) {
+        number value = reduced_number(x, axes, place, i);
+        if (is_larger(value, best)) {
+            best = value;
+            sum = winners = 0;
+        }
+        if (creal(value) == creal(best)) {
+            sum += cimag(value);
+            winners++;
+        }
+    }
+    return winners > 0 ? CMPLX(creal(best), sum / winners) : best;
+}
+
+static number sum_at(const ag_tensor *x, unsigned axes, int64_t place, int64_t count)
+{
+    number sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += reduced_number(x, axes, place, i);
+    return sum;
+}
+
 bool ag_complex_reduce(ag_reduce kind, const ag_tensor *x, unsigned axes, ag_tensor *y)
 {
-    number *results = numbers_of(y);
-    for (int64_t k = 0; k < ag_tensor_count(y); k++)
-        results[k] = kind == AG_REDUCE_SUM ? 0 : -INFINITY;
-    for (int64_t k = 0; k < ag_tensor_count(x); k++) {
-        int64_t index[AG_MAX_RANK];
-        index_of(x, x->rank, k, index);
-        number *result = &results[reduced_place(x, axes, index)];
-        number value = *place_at(x, x->rank, index);
-        if (kind == AG_REDUCE_SUM)
-            *result += value;
-        else if (is_larger(value, *result))
-            *result = value;
-    }
+    int64_t count = 1;
+    for (int axis = 0; axis < x->rank; axis++)
+        count *= axes >> axis & 1 ? x->dims[axis] : 1;
+    for (int64_t place = 0; place < ag_tensor_count(y); place++)
+        numbers_of(y)[place] = kind == AG_REDUCE_SUM ? sum_at(x, axes, place, count)
+                                                     : maximum_at(x, axes, place, count);
     return true;
 }
 

@@ -51,7 +51,8 @@ static inline double complex cosine_c128(double complex z)
     return ccos(z);
 }
 
-/* (sinh x cosh x + i sin y cos y) / (sinh^2 x + cos^2 y): 1 - tanh^2 x would cancel. */
+/* The library's works with (sinh x cosh x + i sin y cos y) / (sinh^2 x + cos^2 y), where
+ * 1 - tanh^2 x would cancel. */
 static inline double complex tanh_value_c128(double complex z)
 {
     return ctanh(z);
@@ -98,6 +99,21 @@ static inline double complex pow_value_c128(double complex z, double p)
     }
     double length = pow(hypot(creal(z), cimag(z)), p), angle = p * atan2(cimag(z), creal(z));
     return complex_of(sign * length * cos(angle), sign * length * sin(angle));
+}
+
+/* Equal ones have half a share each, as in the gradient. */
+static inline double complex complex_maximum(double complex a, double complex b)
+{
+    if (creal(a) == creal(b))
+        return complex_of(creal(a), 0.5 * cimag(a) + 0.5 * cimag(b));
+    return creal(a) > creal(b) || isnan(creal(a)) ? a : b;
+}
+
+static inline double complex complex_minimum(double complex a, double complex b)
+{
+    if (creal(a) == creal(b))
+        return complex_of(creal(a), 0.5 * cimag(a) + 0.5 * cimag(b));
+    return creal(a) < creal(b) || isnan(creal(a)) ? a : b;
 }
 
 #endif

@@ -366,7 +366,7 @@ Test(gradcheck, says_why_there_is_no_verdict)
 {
     expect_no_verdict(tanh_of, AG_F32, true, AG_ERR_DTYPE, "check in f64");
     expect_no_verdict(single, AG_F64, true, AG_ERR_DTYPE, "check in f64");
-    expect_no_verdict(tanh_of, AG_F64, false, AG_ERR_STATE, "asks for a gradient");
+    expect_no_verdict(tanh_of, AG_F64, false, AG_ERR_STATE, "does not ask for a gradient");
     expect_no_verdict(constant, AG_F64, true, AG_ERR_STATE, "does not depend");
     expect_no_verdict(nothing, AG_F64, true, AG_OK, "no result");
     expect_no_verdict(infinite, AG_F64, true, AG_OK, "not finite");
