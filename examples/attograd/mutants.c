@@ -66,11 +66,15 @@ static ag_var rolled(const ag_node *node, int i, const ag_var *dx)
     return ag_reshape(ag_concat(parts, 2, 0), shape);
 }
 
+/* The last entry that is not 0 anyway becomes 0. */
 static ag_var dropped(const ag_node *node, int i, const ag_var *dx)
 {
-    ag_shape shape = ag_shape_of(dx[i]);
-    ag_var kept = ag_full(ag_node_context(node), shape, 1.0);
-    ag_tensor_put(ag_value_mutable(kept), ag_shape_count(shape) - 1, 0.0);
+    const ag_tensor *value = ag_value(dx[i]);
+    ag_var kept = ag_full(ag_node_context(node), ag_shape_of(dx[i]), 1.0);
+    int64_t last = ag_tensor_count(value) - 1;
+    while (last > 0 && ag_tensor_at(value, last) == 0.0)
+        last--;
+    ag_tensor_put(ag_value_mutable(kept), last, 0.0);
     return ag_mul(dx[i], ag_cast(kept, ag_dtype_of(dx[i])));
 }
 
@@ -185,7 +189,8 @@ TERM_RULE(3)
 USE_RULES(sign, fused, false)
 USE_RULES(sign, recorded, true)
 USE_RULES(slight, fused, false)
-USE_RULES(slight, recorded, true) USE_RULES(zero, fused, false) USE_RULES(zero, recorded, true)
+USE_RULES(slight, recorded, true)
+USE_RULES(zero, fused, false) USE_RULES(zero, recorded, true)
 
     /* ---- Faults in what the rule reads ---- */
 

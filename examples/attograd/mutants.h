@@ -21,7 +21,7 @@ typedef enum ag_fault {
     AG_FAULT_ZERO,
     AG_FAULT_TRANSPOSED, /* the last two axes in the other order, a vector backwards */
     AG_FAULT_ROLLED,     /* every entry where the one before it should be */
-    AG_FAULT_DROPPED,    /* the last entry is 0 */
+    AG_FAULT_DROPPED,    /* the last entry that is not 0 becomes 0 */
     AG_FAULT_TERM,       /* what comes from the last entries of dy is left out of all sums */
     AG_FAULT_OVERWRITES, /* what arrived from later operations is lost: += as = */
     AG_FAULT_STALE,      /* the rule reads values rolled by one entry .. */

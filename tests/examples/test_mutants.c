@@ -5,6 +5,7 @@
 #include "../../examples/attograd/mutants.h"
 
 #include <criterion/criterion.h>
+#include <criterion/redirect.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -209,7 +210,7 @@ Test(mutants, a_rule_that_fails)
 }
 
 /* So many of an operation's that too few are left which are judged. */
-Test(mutants, too_many_that_fail)
+Test(mutants, too_many_that_fail, .init = cr_redirect_stderr)
 {
     int n = ag_mutant_count("tanh") - AG_FEWEST_MUTANTS + 1;
     ag_mutant *mutants = calloc((size_t)n, sizeof *mutants);
@@ -222,6 +223,24 @@ Test(mutants, too_many_that_fail)
         free(result.text);
     }
     free(mutants);
+    fflush(stderr);
+    cr_assert_stderr_eq_str("attograd check: the operation tanh has 4 mutants that raise no error; "
+                            "at least 5 are needed\n");
+}
+
+/* ---- An entry dropped ---- */
+
+/* With this seed none of the last entries of max is the largest of its row: their gradient is 0. */
+Test(mutants, an_entry_that_is_dropped_was_there)
+{
+    ag_mutant mutant = ag_mutant_of("max", AG_FAULT_DROPPED, 0);
+    lines result = { .text = NULL };
+    FILE *file = open_memstream(&result.text, &result.size);
+    cr_assert(file);
+    cr_expect_eq(ag_mutants_run(&mutant, 1, 9, false, file), 0);
+    fclose(file);
+    cr_expect(!strncmp(result.text, "killed ", 7), "%s", result.text);
+    free(result.text);
 }
 
 /* ---- Wrong in one of two uses ---- */
