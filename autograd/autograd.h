@@ -491,8 +491,8 @@ typedef struct ag_gradcheck_report {
     bool passed;        /* pass or kink */
     int64_t entries;    /* compared, over all inputs; or directions */
     int64_t failures, inconclusive, kinks;
-    int64_t contradictions; /* of the inconclusive ones: differences and complex steps are both sharp
-                               and do not agree, so that one of them saw another function */
+    int64_t contradictions; /* of the inconclusive ones: differences and complex steps are both
+                               sharp and do not agree, so that one of them saw another function */
     double floor; /* median of bound / |derivative|: the relative error that is seen in half of
                      the entries; those that are zero within their bound are left out */
     double worst_floor; /* the largest of these */

@@ -220,6 +220,13 @@ bool ag_derivative_at(ag_line *line, ag_derivative *derivative)
     return found && !line->failed;
 }
 
+bool ag_is_at_kink(ag_line *line)
+{
+    double t = ldexp(line->first_step, 1 - RUNGS);
+    const ag_probe *above = probe_at(line, t), *below = above ? probe_at(line, -t) : NULL;
+    return below && (above->branches != line->branches || below->branches != line->branches);
+}
+
 /* L(t) - L(-t) = 2 L' t + O(t^3): with t = i smallest, i = 1 .. 8, the third-order term
  * is below 2^-57, and what is left after a fit of a line is rounding. A kink nearer
  * than the first probe leaves it a line; one between the probes does not, and shows in their

@@ -55,6 +55,10 @@ bool ag_derivative_from(ag_line *line, ag_side side, bool like_zero, ag_derivati
 /* The same from both sides or, next to a kink, from the side that is away from it. */
 bool ag_derivative_at(ag_line *line, ag_derivative *derivative);
 
+/* Whether other branches are taken on one side or both as near to 0 as the ladder reaches: then the
+ * kink, or jump, is at 0. */
+bool ag_is_at_kink(ag_line *line);
+
 /* The rounding error of L near 0 as a part of size, from how far the differences
  * L(t) - L(-t) at eight tiny t are from lying on a line; unit is a typical size
  * of the inputs. False if it cannot be told, because of kinks, or evaluate failed. */

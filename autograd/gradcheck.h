@@ -34,7 +34,8 @@ typedef struct ag_check {
     double *floors;    /* bound / |derivative| of the entries so far */
     int64_t n_floors;
     const double *usual, *recorded; /* dL by every entry, by fused rules and recorded ones */
-    double *rounding;               /* of these: their spread where last bits differ */
+    double *rounding;               /* of these: their spread where last bits differ .. */
+    bool rounding_is_sure;          /* .. in more than a few places */
     double *numeric, *bounds;       /* the derivatives found, and how far off they may be */
     ag_tensor *twins;               /* the inputs as c128 */
     bool has_complex_form;          /* and f takes them */
@@ -87,6 +88,7 @@ double ag_direction_sign(const ag_check *check, const ag_direction *direction, i
 /* The derivative of L along a direction. Again: with other steps, and more of them. */
 typedef struct ag_measurement {
     bool found, kink;
+    bool at_kink;              /* or at a jump, where there is nothing to be found */
     ag_derivative at;          /* without a kink */
     ag_derivative left, right; /* with one */
     double bend; /* and how far the derivatives by each entry of y differ: sum |c_i (r_i - l_i)| */
@@ -96,10 +98,10 @@ typedef struct ag_measurement {
 bool ag_check_measure(ag_check *check, const ag_direction *direction, bool again,
                       ag_measurement *measurement);
 
-/* The branches that f takes where a direction is moved along by t, relative to its entries' size.
- */
-bool ag_check_branches(ag_check *check, const ag_direction *direction, double t,
-                       uint64_t *branches);
+/* Whether f takes other branches as close to the inputs as can be: there is a kink, of whose two
+ * derivatives a complex step finds neither, but what the operations' conventions make of it; or a
+ * jump. False if the check has stopped. */
+bool ag_check_at_kink(ag_check *check, const ag_direction *direction, bool *kink);
 
 /* Sets check->noise; it is infinite if it cannot be told. */
 bool ag_check_measure_noise(ag_check *check);
@@ -123,11 +125,6 @@ bool ag_check_settle_complex(ag_check *check);
 bool ag_check_step(ag_check *check, const ag_direction *direction, ag_complex_step *step);
 bool ag_check_step_again(ag_check *check, const ag_direction *direction, ag_complex_step *step);
 
-/* Whether f takes other branches on both sides of the inputs than at them: there are two
- * derivatives, of which a complex step finds neither, but what the operations' conventions make of
- * it. */
-bool ag_check_at_kink(ag_check *check, const ag_direction *direction, bool *kink);
-
 /* ---- The gradients (gradcheck_gradients.c) ------------------------------ */
 
 /* dL by every entry, by the engine: by fused rules, or with AG_CREATE_GRAPH by recorded ones. NULL
@@ -138,7 +135,7 @@ double *ag_check_gradients(ag_check *check, unsigned flags);
  * inputs alone. */
 bool ag_check_find_gradients(ag_check *check);
 
-/* Sets check->rounding. */
+/* Sets check->rounding; a second call looks at more places. */
 bool ag_check_measure_rounding(ag_check *check);
 
 /* ---- Judging (gradcheck_judge.c) ---------------------------------------- */

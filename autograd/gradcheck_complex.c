@@ -21,7 +21,6 @@
 #define TINY_STEP 1e-170 /* its square is 0 */
 #define OTHER_STEP 1e-10 /* at the second look, times the first */
 #define SAME_RESULT 1e-6 /* real parts and the f64 result may differ by this, relatively */
-#define NEXT_TO 0x1p-30  /* a kink closer than this, relatively, is at the inputs */
 
 static double h_of(const ag_check *check)
 {
@@ -166,17 +165,5 @@ bool ag_check_step_again(ag_check *check, const ag_direction *direction, ag_comp
         return false;
     step->found = step->found && other.found;
     step->error = other.error + 2.0 * fabs(step->value - other.value);
-    return true;
-}
-
-bool ag_check_at_kink(ag_check *check, const ag_direction *direction, bool *kink)
-{
-    *kink = true;
-    for (int side = -1; side <= 1 && *kink; side += 2) {
-        uint64_t branches;
-        if (!ag_check_branches(check, direction, side * NEXT_TO, &branches))
-            return false;
-        *kink = branches != check->branches;
-    }
     return true;
 }

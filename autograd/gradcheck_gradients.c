@@ -4,8 +4,9 @@
 #include <math.h>
 #include <string.h>
 
-#define JIGGLES 8
-#define LAST_BITS 1e-6 /* relative: other branches that were taken move a gradient by more */
+#define JIGGLES 8       /* at first .. */
+#define MORE_JIGGLES 24 /* .. and so many more before a gradient is said to be wrong */
+#define LAST_BITS 1e-6  /* relative: other branches that were taken move a gradient by more */
 
 /* ---- Both ways to the gradient ---- */
 
@@ -91,8 +92,9 @@ static const double *watched_gradients(ag_check *check, unsigned flags, ag_rando
  * in the last bits: where backward subtracts numbers that are nearly equal, as 1 - y^2 in a
  * saturated tanh, that is more than a rounding or two. Last bits also decide between equal numbers,
  * in max or ReLU: what moves much then is not looked at. */
-static bool measure_spread(ag_check *check, unsigned flags, const double *gradient)
+static bool measure_spread(ag_check *check, unsigned flags, const double *gradient, bool again)
 {
+    int first = again ? JIGGLES : 0, end = again ? JIGGLES + MORE_JIGGLES : JIGGLES;
     uint64_t usual, branches;
     ag_tape_mark mark = ag_tape_mark_now(check->context);
     double *spread = ag_check_numbers(check, check->entries);
@@ -102,7 +104,7 @@ static bool measure_spread(ag_check *check, unsigned flags, const double *gradie
     for (int64_t k = 0; k < check->entries; k++)
         spread[k] = count[k] = 0.0;
     bool going = watched_gradients(check, flags, NULL, &usual) != NULL;
-    for (int i = 0; i < JIGGLES && going; i++) {
+    for (int i = first; i < end && going; i++) {
         ag_memory_mark memory = ag_memory_mark_step(check->context);
         ag_random random = ag_random_stream(check->options.seed, "jiggle", (uint64_t)i);
         ag_check_jiggle(check, (uint64_t)i);
@@ -129,11 +131,14 @@ static bool measure_spread(ag_check *check, unsigned flags, const double *gradie
  * is seen where the same is composed of operations. */
 bool ag_check_measure_rounding(ag_check *check)
 {
-    check->rounding = ag_check_numbers(check, check->entries);
+    bool again = check->rounding != NULL;
+    if (!again)
+        check->rounding = ag_check_numbers(check, check->entries);
     if (!check->rounding)
         return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
-    for (int64_t k = 0; k < check->entries; k++)
+    for (int64_t k = 0; k < check->entries && !again; k++)
         check->rounding[k] = 0.0;
-    return measure_spread(check, 0, check->usual) &&
-           measure_spread(check, AG_CREATE_GRAPH, check->recorded);
+    check->rounding_is_sure = again;
+    return measure_spread(check, 0, check->usual, again) &&
+           measure_spread(check, AG_CREATE_GRAPH, check->recorded, again);
 }

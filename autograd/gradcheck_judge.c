@@ -211,7 +211,7 @@ static void judge_together(ag_judgement *judgement, const ag_judgement *step)
 static void judge_kink(ag_judgement *judgement, const ag_judgement *step)
 {
     judgement->complex_step = step->numeric;
-    if (step->verdict != AG_VERDICT_PASS)
+    if (step->verdict != AG_VERDICT_PASS || isnan(judgement->numeric)) /* a jump, perhaps */
         return;
     bool outside = judgement->verdict == AG_VERDICT_FAIL;
     *judgement = *step;
@@ -252,7 +252,7 @@ static bool gather_evidence(ag_check *check, const ag_direction *direction, evid
     if (e->step.found && (!e->by_differences || !e->differences.found) &&
         !ag_check_at_kink(check, direction, &e->kink))
         return false;
-    e->kink = e->kink || e->differences.kink;
+    e->kink = e->kink || e->differences.at_kink;
     if (e->by_differences || (e->step.found && !e->kink))
         return true;
     e->by_differences = true;
@@ -287,8 +287,8 @@ static bool judge_evidence(ag_check *check, const ag_direction *direction, const
     return true;
 }
 
-/* By both ways to the gradient; the recorded one is judged where it has other bits. */
-bool ag_check_direction(ag_check *check, const ag_direction *direction, ag_judgement *judgement)
+/* The recorded gradient is judged where it has other bits. */
+static bool judge_both(ag_check *check, const ag_direction *direction, ag_judgement *judgement)
 {
     evidence e;
     if (!gather_evidence(check, direction, &e) ||
@@ -304,4 +304,13 @@ bool ag_check_direction(ag_check *check, const ag_direction *direction, ag_judge
     if (recorded.verdict == AG_VERDICT_FAIL)
         *judgement = recorded;
     return true;
+}
+
+bool ag_check_direction(ag_check *check, const ag_direction *direction, ag_judgement *judgement)
+{
+    if (!judge_both(check, direction, judgement))
+        return false;
+    if (judgement->verdict != AG_VERDICT_FAIL || check->rounding_is_sure)
+        return true;
+    return ag_check_measure_rounding(check) && judge_both(check, direction, judgement);
 }

@@ -112,19 +112,28 @@ static bool measure_bend(ag_check *check, const ag_direction *direction, double 
     return going;
 }
 
+static ag_line line_along(path *p, bool again)
+{
+    ag_check *check = p->check;
+    return (ag_line){ .evaluate = probe_function,
+                      .user = p,
+                      .first_step =
+                          (again ? 0.75 : 1.0) * LARGEST_STEP * unit_of(check, p->direction),
+                      .thorough = again,
+                      .noise = check->noise,
+                      .epsilon = check->in_f32 ? FLT_EPSILON : DBL_EPSILON,
+                      .slack = slack_of(check, p->direction),
+                      .branches = check->branches };
+}
+
 bool ag_check_measure(ag_check *check, const ag_direction *direction, bool again, ag_measurement *m)
 {
     path p = { check, direction };
-    ag_line line = { .evaluate = probe_function,
-                     .user = &p,
-                     .first_step = (again ? 0.75 : 1.0) * LARGEST_STEP * unit_of(check, direction),
-                     .thorough = again,
-                     .noise = check->noise,
-                     .epsilon = check->in_f32 ? FLT_EPSILON : DBL_EPSILON,
-                     .slack = slack_of(check, direction),
-                     .branches = check->branches };
+    ag_line line = line_along(&p, again);
     *m = (ag_measurement){ 0 };
     m->found = ag_derivative_at(&line, &m->at);
+    m->at_kink = (!m->found || m->at.side != AG_SIDE_BOTH) && ag_is_at_kink(&line);
+    m->found = m->found && !m->at_kink;
     if (!m->found && !line.failed) {
         bool left = ag_derivative_from(&line, AG_SIDE_LEFT, false, &m->left);
         bool right = ag_derivative_from(&line, AG_SIDE_RIGHT, false, &m->right);
@@ -137,14 +146,13 @@ bool ag_check_measure(ag_check *check, const ag_direction *direction, bool again
     return !line.failed && ag_check_is_repeatable(check);
 }
 
-bool ag_check_branches(ag_check *check, const ag_direction *direction, double t, uint64_t *branches)
+bool ag_check_at_kink(ag_check *check, const ag_direction *direction, bool *kink)
 {
     path p = { check, direction };
-    ag_probe probe = { .t = t * unit_of(check, direction) };
-    bool called = probe_function(&p, &probe);
-    *branches = probe.branches;
+    ag_line line = line_along(&p, false);
+    *kink = ag_is_at_kink(&line);
     ag_check_put_back(check);
-    return called;
+    return !line.failed;
 }
 
 static ag_direction all_entries(const ag_check *check)
