@@ -42,29 +42,43 @@ Test(check, all_cases_pass)
     ag_test_run_free(&run);
 }
 
-/* Each line is exactly what was promised, with nothing before, between or after. */
-static void expect_case_line(char *line)
+/* Whether a case's derivatives are compared with numeric ones, so that it has a floor. */
+static bool has_floor(const char *name)
 {
-    char name[128], kind[8], worst[32], at[128], replay[128], verdict[16];
+    return !strstr(name, "/kernels") && !strstr(name, "/backward") && !strstr(name, "/ties");
+}
+
+/* Each line is exactly what was promised, with nothing before, between or after. */
+static void expect_case_line(const char *line)
+{
+    char name[128], kind[8], worst[32], rest[512];
     int entries = -1, failures = -1, inconclusive = -1, kinks = -1, used = 0;
     double floor = -1;
     int read = sscanf(line,
                       "{\"case\":\"%127[^\"]\",\"kind\":\"%7[^\"]\",\"entries\":%d,\"failures\":%d,"
                       "\"inconclusive\":%d,\"kinks\":%d,\"floor\":%lf,\"worst\":%31[^,],"
-                      "\"at\":\"%127[^\"]\",\"detail\":\"\",\"message\":\"\","
-                      "\"replay\":\"%127[^\"]\",\"seed\":1,\"verdict\":\"%15[^\"]\"}%n",
-                      name, kind, &entries, &failures, &inconclusive, &kinks, &floor, worst, at,
-                      replay, verdict, &used);
-    cr_expect(read == 11 && line[used] == '\0', "%s", line);
-    char command[160];
-    snprintf(command, sizeof command, "./run check %s --seed 1", name);
-    cr_expect_str_eq(replay, command);
+                      "\"at\":\"%n",
+                      name, kind, &entries, &failures, &inconclusive, &kinks, &floor, worst, &used);
+    cr_assert(read == 8 && used > 0, "%s", line);
+    snprintf(
+        rest, sizeof rest,
+        "\",\"detail\":\"\",\"message\":\"\",\"replay\":\"./run check %s --seed 1\",\"seed\":1,"
+        "\"verdict\":\"%s\"}",
+        name, inconclusive > 0 ? "inconclusive" : "pass");
+    cr_expect_str_eq(strchr(line + used, '"'), rest);
     cr_expect(!strcmp(kind, "op") || !strcmp(kind, "layer"), "%s", line);
-    cr_expect(!strcmp(verdict, inconclusive > 0 ? "inconclusive" : "pass"), "%s", line);
-    bool kernels = strstr(name, "/kernels") != NULL; /* no derivatives, so no floor */
     cr_expect(entries > inconclusive && failures == 0 && kinks == 0, "%s", line);
-    cr_expect(atof(worst) <= (kernels ? 16.0 : 1.0), "%s", line);
-    cr_expect(kernels || (floor > 0.0 && floor < 1e-6), "%s", line);
+    cr_expect(atof(worst) <= (strstr(name, "/kernels") ? 16.0 : 1.0), "%s", line);
+    cr_expect(!has_floor(name) || (floor > 0.0 && floor < 1e-6), "%s", line);
+}
+
+/* How many cases a word asks for. */
+static int asked_for(const char *word)
+{
+    int count = 0;
+    for (int i = 0; i < ag_case_count(); i++)
+        count += ag_case_asked_for(i, word);
+    return count;
 }
 
 Test(check, json_of_one_operation)
@@ -89,10 +103,10 @@ Test(check, json_of_one_operation)
         }
     }
     cr_expect(*line == '\0', "the output ends with a line");
-    cr_expect(cases == 10 && counted == 10 && passed == 10 && failed == 0 && seconds >= 0,
-              "softmax, softmax/first and softmax/masked, in two orders and other layouts, and the "
-              "kernels: %d",
-              cases);
+    int expected = asked_for("softmax"); /* also softmax/first/second, but not log_softmax */
+    cr_expect(expected >= 10 && cases == expected && counted == expected && passed == expected &&
+                  failed == 0 && seconds >= 0,
+              "%d of %d", cases, expected);
     ag_test_run_free(&run);
 }
 
@@ -117,7 +131,8 @@ Test(check, seed)
     cr_expect(strncmp(one.output, other.output, strlen(one.output)) != 0);
     cr_expect_eq(other.status, 0);
     cr_expect(strstr(other.output, "seed 18446744073709551615;"), "%s", other.output);
-    cr_expect_eq(lines_in(other.output), 9);
+    int fewest = asked_for("attention/trained") + 6;
+    cr_expect(lines_in(other.output) >= fewest && lines_in(other.output) <= fewest + 4);
     ag_test_run_free(&one);
     ag_test_run_free(&again);
     ag_test_run_free(&other);
@@ -176,9 +191,7 @@ Test(check, distance_between_words)
 /* A word that begins with a slash means all cases with that suffix. */
 Test(check, suffix)
 {
-    int layouts = 0;
-    for (int i = 0; i < ag_case_count(); i++)
-        layouts += ag_case_asked_for(i, "/layouts");
+    int layouts = asked_for("/layouts");
     cr_expect(layouts > 100 && layouts < ag_case_count());
     ag_test_run run = ag_test_program("check /layouts", NULL);
     cr_expect_eq(run.status, 0);
