@@ -473,9 +473,11 @@ typedef enum ag_gradcheck_method {
     AG_GRADCHECK_COMPLEX      /* Im f(x + i h) / h with h = 1e-30 */
 } ag_gradcheck_method;
 
+/* All 0, or NULL in place of the options: the defaults. A value out of its range is
+ * AG_ERR_ARGUMENT. */
 typedef struct ag_gradcheck_options {
-    double tolerance;  /* relative, allowed on top of the bound; default none */
-    double resolution; /* a bound above this part of the derivative's terms is too wide to
+    double tolerance;  /* finite, 0 or more: relative, allowed on top of the bound; default none */
+    double resolution; /* above 0: a bound above this part of the derivative's terms is too wide to
                           conclude from; default 1e-6 */
     uint64_t seed;     /* of the cotangent and the directions */
     int directions;    /* 0: every entry. k: the derivatives along k directions, in each of which
@@ -493,33 +495,47 @@ typedef struct ag_gradcheck_report {
     int64_t failures, inconclusive, kinks;
     int64_t contradictions; /* of the inconclusive ones: differences and complex steps are both
                                sharp and do not agree, so that one of them saw another function */
+    int64_t insensitive;    /* along so many of them not a bit of the result moves (by complex
+                               steps alone: each term of the derivative is 0), so that the
+                               gradient could only be compared with 0 */
     double floor; /* median of bound / |derivative|: the relative error that is seen in half of
-                     the entries; those that are zero within their bound are left out */
+                     the entries; those that are zero within their bound are left out, and it
+                     is 0 if all are */
     double worst_floor; /* the largest of these */
-    /* the entry that is worst: its disagreement in units of its bound (above 1
-     * fails), and where it is */
+    /* the entry that is worst, one that fails if any does: its disagreement in units of its bound
+     * (what fails is above 1), and where it is */
     double worst;
-    int input; /* -1 for a direction */
+    int input; /* -1 if more than one entry moved */
     char name[64];
     int rank;
     int64_t index[AG_MAX_RANK];
+    int64_t from, to; /* the entries that moved, counted through all inputs from 0: it, all of
+                         them, or what a direction that fails was narrowed to; to is one beyond */
     double analytic, numeric, ratio; /* ratio = analytic / numeric */
-    double bound;                    /* the derivative is within this of numeric */
-    double step;                     /* of the differences that numeric comes from */
+    double bound;                    /* the derivative is within this of numeric; infinite, and
+                                        numeric NaN, if none was found */
+    double step;                     /* of the differences that numeric comes from; 0 if it comes
+                                        from a complex step, or none was found */
     bool recorded;                   /* that analytic value came with AG_CREATE_GRAPH */
-    bool directions;                 /* entries counts directions; one that fails is cut in halves
-                                        until an entry is found that fails, which is the worst then */
-    ag_gradcheck_method method;      /* that numeric and bound came from */
-    double complex_step;             /* what the complex step said there; NaN if not taken */
+    bool by_directions;              /* entries counts directions; the first that fails is cut in
+                                        halves, down to an entry that fails or to the smallest
+                                        range that does, which is the worst then */
+    ag_gradcheck_method method;      /* that numeric and bound came from; 0 if there is no entry */
+    double complex_step;             /* what the complex step said there; NaN if it was not taken
+                                        or the entry is at a kink, 0 if there is no entry */
     char no_complex_form[64];        /* the operation for which no complex step could be taken */
     int64_t node;                    /* of a failure: the first operation that f runs, counted .. */
-    char op[32];                     /* .. from 0, whose own rule fails; "" if each passes */
+    char op[32];                     /* .. from 0, whose own rule fails; if this is "", there is
+                                        none, and node means nothing */
     char suspect[64];                /* what the input that fails looks like: "zero", "sign",
-                                        "factor 2", "transposed", "3 of 12 entries", .. */
+                                        "factor 2", "factor 1 + 2e-10", "transposed",
+                                        "3 of 12 entries", .. */
     double asymmetry;  /* in second order: |u' H v - v' H u| of the second derivatives H and random
                           u, v, in units of what is allowed: 1e-9 of the terms and the
                           measured rounding; above 1 fails */
     char message[512]; /* why there was nothing to compare, or "" */
+    uint64_t seed;     /* that of the options */
+    int64_t calls;     /* so often f was called */
 } ag_gradcheck_report;
 
 /* Compares the gradients of L = sum(c * f(inputs)), c random and never uniform, with
@@ -546,9 +562,20 @@ typedef struct ag_gradcheck_report {
  * are any, and the one with AG_CREATE_GRAPH, by the rules that are recorded. inputs are f64
  * leaves that ask for gradients, each given once; they are moved and put back, bit for bit, and
  * nothing stays on the tape. f may call ag_grad, but not ag_backward; names that it gives to
- * its inputs are not kept.
- * Returns report->passed. A function that fails makes the report fail, and
- * its error stays in the context. AG_ERR_DTYPE: an input or result that is not f64. */
+ * its inputs are not kept. f is called some 150 times at first, and then some 40 times for an
+ * entry, 150 times for one that fails, but only three times by complex steps alone.
+ *
+ * Returns report->passed; options and report may be NULL. Where there is nothing to compare
+ * report->message says why. These are errors too, which stay in the context, with the verdict
+ * AG_VERDICT_ERROR if no other is named:
+ *   AG_ERR_ARGUMENT  no f, no inputs, one that is absent, poisoned or of another context, two that
+ *                    share memory, or an option out of its range
+ *   AG_ERR_DTYPE     an input or the result is not f64
+ *   AG_ERR_STATE     an input is no contiguous leaf that asks for a gradient, or of a step that was
+ *                    reset; f resets the tape; no gradient leads from the result to the inputs
+ *                    (AG_VERDICT_UNCONNECTED), as inside of ag_no_grad
+ *   any              of f's, or of a rule's; AG_ERR_MEMORY
+ * In a context that has an error already nothing is called. */
 AG_API bool ag_gradcheck(ag_context *context, ag_function f, void *user, const ag_var *inputs,
                          int n, const ag_gradcheck_options *options, ag_gradcheck_report *report);
 
@@ -566,7 +593,8 @@ AG_API bool ag_gradcheck_entry(ag_context *context, ag_function f, void *user, c
                                int n, int64_t entry, const ag_gradcheck_options *options,
                                ag_gradcheck_report *report);
 
-/* The c that checks with this seed use for a result like y. */
+/* The c that checks with this seed use for a result like y: of y's shape and dtype, a constant,
+ * each entry from -3/2 to -1/2 or from 1/2 to 3/2. y is read for its shape alone. */
 AG_API ag_var ag_gradcheck_cotangent(uint64_t seed, ag_var y);
 
 /* An operation whose own rule fails. */
@@ -577,17 +605,26 @@ typedef struct ag_node_fault {
 } ag_node_fault;
 
 /* Runs f and checks the rule of every operation in it by itself: the operation alone, on copies
- * of the operands that it has there, laid out in memory like them, against differences. Writes
- * the first so many faults, and returns how many there are; -1 on error. options->log gets a line
- * for each. Nothing stays on the tape. */
+ * of the operands that it has there, laid out in memory like them. Writes the first so many faults,
+ * and returns how many there are; -1 on error, as of ag_gradcheck. A fault is a rule that fails.
+ * Operations that cannot be judged are not counted: where the result holds an infinity, as that of
+ * a masked fill with -INFINITY does, or where a check is inconclusive. Of the options, which may be
+ * NULL, tolerance, seed, method and log are looked at; log gets a line for each fault. Where a
+ * report has no index, from and to count through the copies as they lie in memory. Nothing stays on
+ * the tape. */
 AG_API int ag_gradcheck_nodes(ag_context *context, ag_function f, void *user, const ag_var *inputs,
                               int n, const ag_gradcheck_options *options, ag_node_fault *faults,
                               int room);
 
-/* "node 17 softmax, input 0, [2,5]: got .., want .. +- .., ratio ..; looks like: .." */
+/* "node 17 softmax, input 0 x [2,5] got .., want .. +- .., ratio ..; looks like: .." */
 AG_API void ag_node_fault_print(const ag_node_fault *fault, FILE *file);
 
+/* A line: "PASS: 30 entries; worst: input 3 attn.w_v [2,0] got .., want .. +- .., ratio ..; .." */
 AG_API void ag_gradcheck_print(const ag_gradcheck_report *report, FILE *file);
+
+/* The same for programs: a JSON object in a line. Its members are named like the report's, but got
+ * and want are analytic and numeric; what is not finite or was not found is null. */
+AG_API void ag_gradcheck_print_json(const ag_gradcheck_report *report, FILE *file);
 
 /* ---- 6  Looking at the tape -------------------------------------------- */
 

@@ -131,12 +131,13 @@ static void locate(ag_check *check)
 {
     ag_node_fault fault;
     ag_gradcheck_options options = { .seed = check->options.seed, .method = check->options.method };
+    check->report->calls++;
     if (ag_gradcheck_nodes(check->context, check->f, check->user, check->inputs, check->n, &options,
                            &fault, 1) <= 0)
         return;
     check->report->node = fault.node;
     memcpy(check->report->op, fault.op, sizeof fault.op);
-    if (check->report->directions)
+    if (check->report->by_directions)
         memcpy(check->report->suspect, fault.report.suspect, sizeof fault.report.suspect);
 }
 
@@ -156,6 +157,7 @@ static bool start(ag_check *check, const ag_gradcheck_options *options, ag_gradc
         return false;
     if (options)
         check->options = *options;
+    check->report->seed = check->options.seed;
     if (check->only)
         check->options.directions = 0;
     if (check_options(check) && ag_tape_of(check->context) && check_inputs(check))

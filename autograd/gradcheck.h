@@ -150,6 +150,7 @@ typedef struct ag_judgement {
     bool narrow;                /* bound is small against what numeric is a sum of */
     bool contradiction;         /* differences and the complex step are narrow, and apart */
     bool recorded;
+    bool still; /* not a bit of the result moves along it, so numeric is 0 */
 } ag_judgement;
 
 /* Both ways to the gradient along a direction. False if the check has stopped. */
@@ -176,14 +177,24 @@ bool ag_check_function(ag_context *context, ag_function f, void *user, const ag_
 int ag_check_nodes_from(ag_context *context, uint32_t from, const ag_gradcheck_options *options,
                         ag_node_fault *faults, int room);
 
-/* ---- The report (gradcheck_report.c) ------------------------------------ */
+/* ---- The report (gradcheck_report.c, gradcheck_suspect.c, gradcheck_print.c) -------- */
 
+/* Counts it, and logs it if it fails. */
 void ag_check_note(ag_check *check, const ag_direction *direction, const ag_judgement *judgement);
 
-/* The entry, or the range of them, that is to blame for a direction's failure. */
+/* Failures are worse than all else, otherwise the larger disagreement in units of its bound is. */
+bool ag_check_is_worse(const ag_judgement *a, const ag_judgement *b);
+
+/* What the report shows: the worst entry or direction, or what is to blame for its failure. */
 void ag_check_blame(ag_check *check, const ag_direction *direction, const ag_judgement *judgement);
 
 /* The verdict of the whole, from those of its entries. */
 void ag_check_conclude(ag_check *check);
+
+/* Sets the report's suspect: what the gradient by the input that is to blame looks like. */
+void ag_check_name_suspect(ag_check *check);
+
+/* "input 3 attn.w_v [2,0]", or "entries 17 to 40 together". */
+void ag_check_print_place(const ag_gradcheck_report *report, FILE *file);
 
 #endif

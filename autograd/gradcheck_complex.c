@@ -104,6 +104,7 @@ static bool call_complex(ag_check *check, double t, ag_complex_step *step)
     context->on_error = NULL;
     ag_branches_watch(context, true);
     exchange(check);
+    check->report->calls++;
     ag_var y = check->f(context, check->inputs, check->n, check->user);
     if (!context->error && ag_is_valid(y))
         read_step(check, ag_value(y), t, step); /* y may be an input */

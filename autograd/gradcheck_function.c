@@ -39,6 +39,7 @@ ag_var ag_gradcheck_cotangent(uint64_t seed, ag_var y)
 bool ag_check_call(ag_check *check, ag_var *y)
 {
     char text[160];
+    check->report->calls++;
     *y = check->f(check->context, check->inputs, check->n, check->user);
     if (check->context->error)
         return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
@@ -174,11 +175,16 @@ bool ag_check_settle(ag_check *check)
 
 /* ---- Moving its inputs ---- */
 
+static double draw_sign(ag_random *random)
+{
+    return ag_random_uniform(random) < 0.5 ? -1.0 : 1.0;
+}
+
 void ag_check_draw_signs(ag_check *check, uint64_t number)
 {
     ag_random random = ag_random_stream(check->options.seed, "directions", number);
     for (int64_t k = 0; k < check->entries; k++)
-        check->signs[k] = ag_random_uniform(&random) < 0.5 ? -1.0 : 1.0;
+        check->signs[k] = draw_sign(&random);
 }
 
 double ag_direction_sign(const ag_check *check, const ag_direction *direction, int64_t entry)
@@ -211,13 +217,15 @@ void ag_check_move(ag_check *check, const ag_direction *direction, double t)
     }
 }
 
+/* The direction that was drawn last stays. */
 void ag_check_jiggle(ag_check *check, uint64_t number)
 {
-    ag_check_draw_signs(check, number);
+    ag_random random = ag_random_stream(check->options.seed, "directions", number);
     for (int i = 0; i < check->n; i++) {
         double *x = check->first[i + 1] > check->first[i] ? entries_of(check, i) : NULL;
         for (int64_t k = check->first[i]; k < check->first[i + 1]; k++)
-            x[k - check->first[i]] = check->before[k] * (1.0 + 2.0 * DBL_EPSILON * check->signs[k]);
+            x[k - check->first[i]] =
+                check->before[k] * (1.0 + 2.0 * DBL_EPSILON * draw_sign(&random));
         ag_node_find(check->inputs[i])->base->version++;
     }
 }

@@ -50,11 +50,17 @@ static interval interval_of(const ag_check *check, const ag_direction *direction
                        0.5 * (l->value + r->value), bound };
 }
 
+/* Of what the derivative is a sum. */
+static double scale_of(const ag_measurement *m)
+{
+    return m->kink ? fmax(m->left.scale, m->right.scale) : m->at.scale;
+}
+
 /* Whether the interval is narrow against what the derivative is a sum of. */
 static bool is_narrow(const ag_check *check, const ag_measurement *m, const interval *numeric,
                       double analytic)
 {
-    double scale = m->kink ? fmax(m->left.scale, m->right.scale) : m->at.scale;
+    double scale = scale_of(m);
     if (scale == 0.0) /* not a bit of the result moves */
         return analytic == 0.0;
     return numeric->bound <= check->options.resolution * fmax(scale, fabs(numeric->middle));
@@ -225,6 +231,7 @@ static bool rules_are_right(ag_check *check, bool *right)
     *right = false;
     if (!check->follow)
         return true;
+    check->report->calls++;
     int faults = ag_gradcheck_nodes(check->context, check->f, check->user, check->inputs, check->n,
                                     &options, NULL, 0);
     *right = faults == 0;
@@ -240,6 +247,15 @@ typedef struct evidence {
     ag_complex_step step;
     bool kink;
 } evidence;
+
+/* Nothing was seen to move. */
+static bool is_still(const evidence *e)
+{
+    bool by_differences = e->by_differences && e->differences.found;
+    return (by_differences || e->step.found) &&
+           !(by_differences && scale_of(&e->differences) != 0.0) &&
+           !(e->step.found && e->step.scale != 0.0);
+}
 
 /* At a kink differences are taken, whatever was asked for. */
 static bool gather_evidence(ag_check *check, const ag_direction *direction, evidence *e)
@@ -284,6 +300,7 @@ static bool judge_evidence(ag_check *check, const ag_direction *direction, const
             return false;
         judgement->verdict = right ? AG_VERDICT_INCONCLUSIVE : AG_VERDICT_FAIL;
     }
+    judgement->still = is_still(e);
     return true;
 }
 

@@ -38,6 +38,7 @@ static bool try_call(ag_check *check, ag_var *y)
     ag_error_callback on_error = context->on_error;
     int no_grad = context->tape->no_grad;
     context->on_error = NULL;
+    check->report->calls++;
     *y = check->f(context, check->inputs, check->n, check->user);
     context->on_error = on_error;
     if (!context->error)

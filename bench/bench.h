@@ -14,7 +14,8 @@ enum {
     BENCH_OVERHEAD = 1 << 3,
     BENCH_THREADS = 1 << 4,
     BENCH_GROWTH = 1 << 5,
-    BENCH_ALL = (1 << 6) - 1
+    BENCH_CHECKS = 1 << 6,
+    BENCH_ALL = (1 << 7) - 1
 };
 
 typedef struct bench_settings {
@@ -47,5 +48,6 @@ bool bench_section_models(bench_run *run);
 bool bench_section_overhead(bench_run *run);
 bool bench_section_threads(bench_run *run);
 bool bench_section_growth(bench_run *run);
+bool bench_section_checks(bench_run *run);
 
 #endif

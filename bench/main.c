@@ -71,6 +71,7 @@ static bool measure(bench_run *run)
         { BENCH_PEAK, bench_section_peak },       { BENCH_MATMUL, bench_section_matmul },
         { BENCH_MODELS, bench_section_models },   { BENCH_OVERHEAD, bench_section_overhead },
         { BENCH_THREADS, bench_section_threads }, { BENCH_GROWTH, bench_section_growth },
+        { BENCH_CHECKS, bench_section_checks },
     };
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
         if (run->settings->sections & sections[i].section && !sections[i].measure(run))

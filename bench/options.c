@@ -14,6 +14,7 @@ static const struct {
     { "overhead", "what one small operation costs", BENCH_OVERHEAD },
     { "threads", "training steps with more threads", BENCH_THREADS },
     { "growth", "attention by tokens, a block by its width", BENCH_GROWTH },
+    { "checks", "gradient checks of transformers", BENCH_CHECKS },
 };
 enum { SECTIONS = sizeof sections / sizeof sections[0] };
 

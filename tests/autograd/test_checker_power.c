@@ -251,7 +251,7 @@ static ag_gradcheck_report check_directions(double factor)
 Test(checker_power, directions)
 {
     ag_gradcheck_report report = check_directions(1.0);
-    cr_expect(report.passed && report.directions && report.entries == 4, "%s", report.message);
+    cr_expect(report.passed && report.by_directions && report.entries == 4, "%s", report.message);
     report = check_directions(1.0 + 1e-6);
     cr_expect_eq(report.verdict, AG_VERDICT_FAIL);
     cr_expect(report.input == 1 && !strcmp(report.name, "w_q"), "input %d", report.input);
@@ -350,8 +350,8 @@ Test(checker_power, the_node_that_is_wrong)
     rewind(file);
     cr_expect(fread(text, 1, sizeof text - 1, file) > 0);
     fclose(file);
-    cr_expect(strstr(text, "node 0 spoil, input 0 w_q, [") == text, "%s", text);
-    cr_expect(strstr(text, "ratio -1; looks like: sign\n"), "%s", text);
+    cr_expect(strstr(text, "node 0 spoil, input 0 w_q [") == text, "%s", text);
+    cr_expect(strstr(text, "ratio -1 by complex step; looks like: sign\n"), "%s", text);
 }
 
 /* A failure is followed to the operation, in entries and in directions. */

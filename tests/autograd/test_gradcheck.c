@@ -395,7 +395,7 @@ Test(gradcheck, one_entry)
     experiment right = { &spoiled[0], 1.0 }, wrong = { &spoiled[7], 1.0 };
     ag_gradcheck_options options = { .directions = 3 }; /* not looked at */
     cr_expect(ag_gradcheck_entry(ctx, run_spoiled, &right, &x, 1, 9, &options, &report));
-    cr_expect(report.entries == 1 && report.input == 0 && !report.directions);
+    cr_expect(report.entries == 1 && report.input == 0 && !report.by_directions);
     cr_expect(report.index[0] == 2 && report.index[1] == 1);
     cr_expect(report.step > 0.0 && report.step < 1.0 && report.bound > 0.0);
     cr_expect(fabs(report.analytic - report.numeric) <= report.bound);

@@ -139,6 +139,7 @@ Test(bench_program, json_of_each_section)
         { "peak", "\"median_1e9_per_s\": " },
         { "overhead", "\"operation_ns\": " },
         { "growth", "\"blocks\": [" },
+        { "checks", "\"check_ms\": " },
     };
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
         char words[64];
