@@ -165,39 +165,32 @@ RULES(rolled)
 RULES(dropped)
 RULES(overwrites)
 
-#define TERM_RULE(i)                                                 \
-    static void term_##i(const ag_node *node, ag_var dy, ag_var *dx) \
-    {                                                                \
-        forget_term(node, dy, dx, i);                                \
+#define FORGETFUL(name, i)                                             \
+    static void name##_##i(const ag_node *node, ag_var dy, ag_var *dx) \
+    {                                                                  \
+        forget_term(node, dy, dx, i);                                  \
     }
-TERM_RULE(0)
-TERM_RULE(1)
-TERM_RULE(2)
-TERM_RULE(3)
+#define FORGETFUL_RULES(name) \
+    FORGETFUL(name, 0) FORGETFUL(name, 1) FORGETFUL(name, 2) FORGETFUL(name, 3)
 
-#define USE_RULE(fault, use, recorded, i)                                       \
+FORGETFUL_RULES(term)
+
+#define IN_USE(fault, use, i, recorded)                                         \
     static void fault##_##use##_##i(const ag_node *node, ag_var dy, ag_var *dx) \
     {                                                                           \
         spoil_if(node, dy, dx, i, recorded, fault);                             \
     }
-#define USE_RULES(fault, use, recorded) \
-    USE_RULE(fault, use, recorded, 0)   \
-    USE_RULE(fault, use, recorded, 1)   \
-    USE_RULE(fault, use, recorded, 2)   \
-    USE_RULE(fault, use, recorded, 3)
+#define IN_BOTH(fault, i) IN_USE(fault, fused, i, false) IN_USE(fault, recorded, i, true)
+#define RULES_BY_USE(fault) IN_BOTH(fault, 0) IN_BOTH(fault, 1) IN_BOTH(fault, 2) IN_BOTH(fault, 3)
 
-USE_RULES(sign, fused, false)
-USE_RULES(sign, recorded, true)
-USE_RULES(slight, fused, false)
-USE_RULES(slight, recorded, true)
-USE_RULES(zero, fused, false) USE_RULES(zero, recorded, true)
+RULES_BY_USE(sign)
+RULES_BY_USE(slight)
+RULES_BY_USE(zero)
 
-    /* ---- Faults in what the rule reads ---- */
+/* ---- Faults in what the rule reads ---- */
 
-    /* The node's operands and its result; room for those that a mutant keeps. */
-    enum {
-        MOST_VALUES = MOST_INPUTS + 1
-    };
+/* The node's operands and its result; room for those that a mutant keeps. */
+enum { MOST_VALUES = MOST_INPUTS + 1 };
 
 static const ag_tensor *value_of(const ag_node *node, int i)
 {
