@@ -85,13 +85,6 @@ int ag_case_find(const char *name)
     return -1;
 }
 
-void ag_case_list(FILE *file)
-{
-    for (int i = 0; i < ag_case_first_count(); i++)
-        fprintf(file, "%s%s", i ? ", " : "", ag_case_name(i));
-    fputc('\n', file);
-}
-
 /* ---- Setting one up ---- */
 
 void ag_case_open(int i, uint64_t seed, ag_dtype dtype, ag_case_setup *setup)

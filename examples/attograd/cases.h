@@ -98,11 +98,10 @@ const char *ag_case_kind(int i);
 const char *ag_case_suffix(int i); /* "", "/second", "/layouts", "/kernels" */
 bool ag_case_has_gradient(int i);
 
-/* The first ag_case_first_count() are those in first order. The place of a name among
- * them, -1 if there is none; and all their names in one line. */
+/* The first ag_case_first_count() are those in first order. The place of a name among them, -1 if
+ * there is none. */
 int ag_case_first_count(void);
 int ag_case_find(const char *name);
-void ag_case_list(FILE *file);
 
 /* Checks case i; what is random depends on the seed. */
 void ag_case_run(int i, uint64_t seed, ag_case_result *result);
