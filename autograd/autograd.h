@@ -554,9 +554,12 @@ typedef struct ag_gradcheck_report {
  * of 1e-13 are seen (Squire, Trapp 1998). An entry fails if either says so. Where differences are
  * inconclusive the complex step decides; where the two contradict each other, one of them saw
  * something else than the function, and the entry is inconclusive (or fails, if the differences
- * are sharp and say so). Differences alone judge at kinks, and where an operation has no complex
- * form. For a check by complex steps alone that is an error: AG_VERDICT_ERROR. f is then called
- * with its inputs as c128: it should not read their numbers by itself.
+ * are sharp and say so). At a kink the complex step tells what the operations' conventions make of
+ * it, such as a slope of 0 for ReLU at 0: where many kinks meet, and along directions, a gradient
+ * that agrees is accepted, and one that lies outside of the two derivatives is inconclusive.
+ * Differences alone judge where an operation has no complex form. For a check by complex steps
+ * alone that is an error: AG_VERDICT_ERROR. f is then called with its inputs as c128, whose numbers
+ * ag_read and ag_item refuse.
  *
  * Both ways to the gradient are compared: the usual one, by fused rules where there
  * are any, and the one with AG_CREATE_GRAPH, by the rules that are recorded. inputs are f64

@@ -53,7 +53,8 @@ static bool begin(subject *s)
 
 static bool end(subject *s)
 {
-    bool good = s->context && ag_status(s->context) == AG_OK && s->report.passed;
+    bool good = s->context && ag_status(s->context) == AG_OK && s->report.entries > 0 &&
+                s->report.failures == 0;
     if (!good)
         fprintf(stderr, "attograd bench: checks: %s: %s\n", s->what,
                 s->context ? s->report.message : "no memory");
