@@ -67,10 +67,11 @@ typedef struct ag_case_result {
     const char *name, *kind;
     ag_verdict verdict; /* the most serious of its checks */
     int64_t entries, failures, inconclusive, kinks;
+    bool differences;  /* one of its checks was without complex steps */
     double floor;      /* of its checks: the largest median of relative errors that are seen */
     double worst;      /* the largest disagreement, in units of the bound there */
     char at[128];      /* where that is */
-    char detail[192];  /* of a fail: what came from backward there, what it should be; or "" */
+    char detail[256];  /* of a fail: what came from backward there, what it should be; or "" */
     char message[512]; /* why there was nothing to compare, or "" */
 } ag_case_result;
 
@@ -97,11 +98,10 @@ const char *ag_case_kind(int i);
 const char *ag_case_suffix(int i); /* "", "/second", "/layouts", "/kernels" */
 bool ag_case_has_gradient(int i);
 
-/* The first ag_case_first_count() are those in first order. The place of a name among
- * them, -1 if there is none; and all their names in one line. */
+/* The first ag_case_first_count() are those in first order. The place of a name among them, -1 if
+ * there is none. */
 int ag_case_first_count(void);
 int ag_case_find(const char *name);
-void ag_case_list(FILE *file);
 
 /* Checks case i; what is random depends on the seed. */
 void ag_case_run(int i, uint64_t seed, ag_case_result *result);
