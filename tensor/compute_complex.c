@@ -100,7 +100,7 @@ static number maximum_at(const ag_tensor *x, unsigned axes, int64_t place, int64
             winners++;
         }
     }
-    return winners > 0 ? CMPLX(creal(best), sum / winners) : best;
+    return winners > 0 ? complex_of(creal(best), sum / winners) : best;
 }
 
 static number sum_at(const ag_tensor *x, unsigned axes, int64_t place, int64_t count)

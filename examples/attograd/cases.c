@@ -1,6 +1,7 @@
 /* All cases, part by part: the tables of operations and layers in first order, in second, .. */
 #include "cases.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,13 +118,6 @@ int ag_case_find(const char *name)
     return -1;
 }
 
-void ag_case_list(FILE *file)
-{
-    for (int i = 0; i < ag_case_first_count(); i++)
-        fprintf(file, "%s%s", i ? ", " : "", ag_case_name(i));
-    fputc('\n', file);
-}
-
 /* ---- Setting one up ---- */
 
 void ag_case_open(int i, uint64_t seed, ag_dtype dtype, ag_case_setup *setup)
@@ -171,32 +165,62 @@ void ag_case_complain(ag_case_result *result, const char *format, ...)
     va_end(arguments);
 }
 
+/* "input 1 w [2,0]" */
+static void describe_place(const ag_gradcheck_report *report, char *text, size_t size)
+{
+    int used = snprintf(text, size, "input %d%s%.40s [", report->input, report->name[0] ? " " : "",
+                        report->name);
+    for (int i = 0; i < report->rank; i++)
+        used += snprintf(text + used, size - (size_t)used, i ? ",%lld" : "%lld",
+                         (long long)report->index[i]);
+    snprintf(text + used, size - (size_t)used, "]");
+}
+
+/* What is wrong: with the Hessian as a whole, with the entry that is worst, or with both. */
+static void describe_failure(const ag_gradcheck_report *report, ag_case_result *result)
+{
+    char *text = result->detail;
+    size_t size = sizeof result->detail, used = 0;
+    bool asymmetric = !(report->asymmetry <= 1.0), entry = !asymmetric || report->worst > 1.0;
+    text[0] = '\0';
+    if (asymmetric)
+        used = (size_t)snprintf(text, size, "u'Hv - v'Hu is %.2g times what is allowed%s",
+                                report->asymmetry, entry ? "; " : "");
+    if (entry)
+        snprintf(text + used, size - used, "got %.10g%s, want %.10g +- %.2g, ratio %.9g%s%s",
+                 report->analytic, report->recorded ? " (recorded)" : "", report->numeric,
+                 report->bound, report->ratio, report->suspect[0] ? "; looks like: " : "",
+                 report->suspect);
+    else
+        snprintf(result->at, sizeof result->at, "the Hessian H");
+}
+
 void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report)
 {
-    bool first = result->entries == 0;
+    bool first = result->entries == 0, failed = report->failures > 0;
+    bool had_failed = result->detail[0] != '\0';
+    double worst = report->asymmetry > 1.0 ? fmax(report->asymmetry, report->worst) : report->worst;
     result->entries += report->entries;
     result->failures += report->failures;
     result->inconclusive += report->inconclusive;
     result->kinks += report->kinks;
+    result->differences = result->differences || report->no_complex_form[0];
     result->floor = report->floor > result->floor ? report->floor : result->floor;
     if (seriousness(report->verdict) > seriousness(result->verdict))
         result->verdict = report->verdict;
     if (report->message[0] && !result->message[0])
         snprintf(result->message, sizeof result->message, "%s", report->message);
-    if (report->entries == 0 || (!first && !(report->worst > result->worst)))
+    if (report->entries == 0)
         return;
-    result->worst = report->worst;
-    int used = snprintf(result->at, sizeof result->at, "input %d%s%.40s [", report->input,
-                        report->name[0] ? " " : "", report->name);
-    for (int i = 0; i < report->rank; i++)
-        used += snprintf(result->at + used, sizeof result->at - (size_t)used, i ? ",%lld" : "%lld",
-                         (long long)report->index[i]);
-    snprintf(result->at + used, sizeof result->at - (size_t)used, "]");
-    if (report->failures > 0)
-        snprintf(result->detail, sizeof result->detail,
-                 "got %.10g%s, want %.10g +- %.2g, ratio %.9g; looks like: %s", report->analytic,
-                 report->recorded ? " (recorded)" : "", report->numeric, report->bound,
-                 report->ratio, report->suspect);
+    bool worse = first || !(worst <= result->worst);
+    if (worse)
+        result->worst = worst;
+    /* Where something is wrong goes before where it is nearly so. */
+    if (failed == had_failed ? !worse : had_failed)
+        return;
+    describe_place(report, result->at, sizeof result->at);
+    if (failed)
+        describe_failure(report, result);
 }
 
 void ag_case_check(ag_case_setup *setup, bool second, const ag_gradcheck_options *options,

@@ -76,10 +76,11 @@ typedef struct ag_case_result {
     const char *name, *kind;
     ag_verdict verdict; /* the most serious of its checks */
     int64_t entries, failures, inconclusive, kinks;
+    bool differences;  /* one of its checks was without complex steps */
     double floor;      /* of its checks: the largest median of relative errors that are seen */
     double worst;      /* the largest disagreement, in units of the bound there */
     char at[128];      /* where that is */
-    char detail[192];  /* of a fail: what came from backward there, what it should be; or "" */
+    char detail[256];  /* of a fail: what came from backward there, what it should be; or "" */
     char message[512]; /* why there was nothing to compare, or "" */
 } ag_case_result;
 
@@ -109,11 +110,10 @@ const char *ag_case_suffix(int i); /* "", "/second", "/backward", "/subsets", "/
                                       "/ties", "/kernels" */
 bool ag_case_has_gradient(int i);
 
-/* The first ag_case_first_count() are those in first order. The place of a name among
- * them, -1 if there is none; and all their names in one line. */
+/* The first ag_case_first_count() are those in first order. The place of a name among them, -1 if
+ * there is none. */
 int ag_case_first_count(void);
 int ag_case_find(const char *name);
-void ag_case_list(FILE *file);
 
 /* The first operation of the library that no case covers; NULL if there is none. */
 const char *ag_case_first_without(void);

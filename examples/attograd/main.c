@@ -33,8 +33,8 @@ static const struct {
       ag_cmd_train },
     { "explain", "explain [--seed S] [--json]", "one layer, forwards and backwards, in numbers",
       ag_cmd_explain },
-    { "check", "check [CASE] [--seed S] [--json]",
-      "the gradient check of every operation and layer", ag_cmd_check },
+    { "check", "check [CASE] [options]", "the gradient check of every operation and layer",
+      ag_cmd_check },
     { "vcurve", "vcurve [CASE] [options]", "a numeric derivative's error against its step",
       ag_cmd_vcurve },
     { "version", "version", "the version, and the instruction set in use", version },
@@ -47,8 +47,8 @@ static int print_help(void)
     printf("usage:\n");
     for (int i = 0; i < COMMANDS; i++)
         printf("  attograd %-32s %s\n", commands[i].form, commands[i].what);
-    printf("  attograd %-32s %s\n", "check --mutants [OP] [--json]",
-           "whether these checks notice backward rules that are wrong");
+    printf("  attograd %-32s %s\n", "check --mutants [OP] [options]",
+           "whether the checks notice rules that are wrong");
     printf("\n"
            "options of train, each with a default that suits the task (with sgd, those of\n"
            "adding and regression are not tuned and often miss the target):\n"
@@ -60,8 +60,18 @@ static int print_help(void)
            "  --json        one JSON object a line, and nothing else\n"
            "  --expect      exit status 1 unless the result is what the task promises\n"
            "\n"
-           "options of vcurve; CASE is one of check's, or attention:\n"
-           "  --entry K     of the inputs, counted through from 0; else the one that bends most\n"
+           "options of check; CASE is what a case's name begins with, up to a slash or its\n"
+           "end: softmax means softmax/first and softmax/first/second too. One that begins\n"
+           "with a slash means all cases whose names end so: /second, /layouts, /kernels, ..\n"
+           "  --list        names the cases, their kind and suffix, and checks nothing\n"
+           "  --seed S      of all that is random; after a FAIL stands how to run it again\n"
+           "  --json        one JSON object a line, and nothing else\n"
+           "  --mutants     whether the checks notice rules that are wrong; of the operation\n"
+           "                OP, or of all\n"
+           "\n"
+           "options of vcurve; CASE is a whole name without suffix: one of check --list with\n"
+           "an empty last column; attention if there is none:\n"
+           "  --entry K     of the inputs, counted from 0; else the one that bends most\n"
            "  --out FILE    a picture (SVG) instead of the text\n"
            "  --csv FILE    every number\n");
     return 0;

@@ -19,6 +19,9 @@ ag_var ag_first_of(ag_var g, ag_shape shape)
     return ag_reshape(g, shape);
 }
 
+/* The most that an operation with mutants has. */
+enum { MOST_INPUTS = 4 };
+
 /* ---- Faults in the gradient of one input: dx[i] as it would be then ---- */
 
 static ag_var sign(const ag_node *node, int i, const ag_var *dx)
@@ -63,11 +66,15 @@ static ag_var rolled(const ag_node *node, int i, const ag_var *dx)
     return ag_reshape(ag_concat(parts, 2, 0), shape);
 }
 
+/* The last entry that is not 0 anyway becomes 0. */
 static ag_var dropped(const ag_node *node, int i, const ag_var *dx)
 {
-    ag_shape shape = ag_shape_of(dx[i]);
-    ag_var kept = ag_full(ag_node_context(node), shape, 1.0);
-    ag_tensor_put(ag_value_mutable(kept), ag_shape_count(shape) - 1, 0.0);
+    const ag_tensor *value = ag_value(dx[i]);
+    ag_var kept = ag_full(ag_node_context(node), ag_shape_of(dx[i]), 1.0);
+    int64_t last = ag_tensor_count(value) - 1;
+    while (last > 0 && ag_tensor_at(value, last) == 0.0)
+        last--;
+    ag_tensor_put(ag_value_mutable(kept), last, 0.0);
     return ag_mul(dx[i], ag_cast(kept, ag_dtype_of(dx[i])));
 }
 
@@ -96,8 +103,6 @@ static void spoil(const ag_node *node, ag_var dy, ag_var *dx, int i,
 }
 
 /* A rule does not say which input it should spoil, so there is one for each. */
-enum { MOST_INPUTS = 4 };
-
 #define RULE(fault, i)                                                  \
     static void fault##_##i(const ag_node *node, ag_var dy, ag_var *dx) \
     {                                                                   \
@@ -109,6 +114,48 @@ enum { MOST_INPUTS = 4 };
         fault##_0, fault##_1, fault##_2, fault##_3 \
     }
 
+/* dy without the last entry of its last axis; dy itself if it is one number. */
+static ag_var without_last(ag_var dy)
+{
+    ag_shape shape = ag_shape_of(dy);
+    int64_t last = shape.rank > 0 ? shape.dims[shape.rank - 1] : 0;
+    if (last == 0)
+        return dy;
+    ag_var kept = ag_full(dy.context, AG_SHAPE(last), 1.0);
+    ag_tensor_put(ag_value_mutable(kept), last - 1, 0.0);
+    return ag_mul(dy, ag_cast(kept, ag_dtype_of(dy)));
+}
+
+/* dx[i] is a sum over entries of dy, some of which are forgotten. */
+static void forget_term(const ag_node *node, ag_var dy, ag_var *dx, int i)
+{
+    ag_var forgetful[MOST_INPUTS] = { AG_NONE };
+    ag_right_rule(node, dy, dx);
+    if (!ag_node_needs(node, i) || ag_node_input_count(node) > MOST_INPUTS)
+        return;
+    ag_right_rule(node, without_last(dy), forgetful);
+    dx[i] = forgetful[i];
+}
+
+/* ---- Faults in one of the two uses of a rule ---- */
+
+/* Whether what the rule computes is recorded: then what is made of its result asks for a gradient,
+ * as the result does. */
+static bool is_recorded(const ag_node *node)
+{
+    ag_var y = ag_node_output(node);
+    return ag_requires_gradient(ag_reshape(y, ag_shape_of(y)));
+}
+
+static void spoil_if(const ag_node *node, ag_var dy, ag_var *dx, int i, bool recorded,
+                     ag_var (*fault)(const ag_node *node, int i, const ag_var *dx))
+{
+    if (is_recorded(node) == recorded)
+        spoil(node, dy, dx, i, fault);
+    else
+        ag_right_rule(node, dy, dx);
+}
+
 RULES(sign)
 RULES(doubled)
 RULES(slight)
@@ -117,6 +164,28 @@ RULES(transposed)
 RULES(rolled)
 RULES(dropped)
 RULES(overwrites)
+
+#define FORGETFUL(name, i)                                             \
+    static void name##_##i(const ag_node *node, ag_var dy, ag_var *dx) \
+    {                                                                  \
+        forget_term(node, dy, dx, i);                                  \
+    }
+#define FORGETFUL_RULES(name) \
+    FORGETFUL(name, 0) FORGETFUL(name, 1) FORGETFUL(name, 2) FORGETFUL(name, 3)
+
+FORGETFUL_RULES(term)
+
+#define IN_USE(fault, use, i, recorded)                                         \
+    static void fault##_##use##_##i(const ag_node *node, ag_var dy, ag_var *dx) \
+    {                                                                           \
+        spoil_if(node, dy, dx, i, recorded, fault);                             \
+    }
+#define IN_BOTH(fault, i) IN_USE(fault, fused, i, false) IN_USE(fault, recorded, i, true)
+#define RULES_BY_USE(fault) IN_BOTH(fault, 0) IN_BOTH(fault, 1) IN_BOTH(fault, 2) IN_BOTH(fault, 3)
+
+RULES_BY_USE(sign)
+RULES_BY_USE(slight)
+RULES_BY_USE(zero)
 
 /* ---- Faults in what the rule reads ---- */
 
@@ -180,9 +249,16 @@ static const struct {
     [AG_FAULT_TRANSPOSED] = { "transposed", EACH(transposed) },
     [AG_FAULT_ROLLED] = { "off by one entry", EACH(rolled) },
     [AG_FAULT_DROPPED] = { "an entry dropped", EACH(dropped) },
+    [AG_FAULT_TERM] = { "a term dropped", EACH(term) },
     [AG_FAULT_OVERWRITES] = { "+= as =", EACH(overwrites) },
     [AG_FAULT_STALE] = { "values of other entries", { stale } },
     [AG_FAULT_DRIFTED] = { "values times 1.001", { drifted } },
+    [AG_FAULT_SIGN_FUSED] = { "sign, fused", EACH(sign_fused) },
+    [AG_FAULT_SIGN_RECORDED] = { "sign, recorded", EACH(sign_recorded) },
+    [AG_FAULT_SLIGHT_FUSED] = { "factor 1 + 1e-6, fused", EACH(slight_fused) },
+    [AG_FAULT_SLIGHT_RECORDED] = { "factor 1 + 1e-6, recorded", EACH(slight_recorded) },
+    [AG_FAULT_ZERO_FUSED] = { "zero, fused", EACH(zero_fused) },
+    [AG_FAULT_ZERO_RECORDED] = { "zero, recorded", EACH(zero_recorded) },
 };
 
 static const ag_mutated_op *const tables[] = { ag_mutated_functions, ag_mutated_shapes,
@@ -208,7 +284,9 @@ ag_mutant ag_mutant_of(const char *op, ag_fault fault, int input)
 const char *ag_mutant_left_out(const char *op, ag_fault fault)
 {
     const ag_mutated_op *row = row_of(op);
-    return row && row->equivalent >> fault & 1 ? row->because : NULL;
+    if (!row || !(row->equivalent >> fault & 1))
+        return NULL;
+    return fault == AG_FAULT_TERM ? "no entry of dx is a sum over entries of dy" : row->because;
 }
 
 /* Mutant *i of a row; if it has fewer, *i becomes the number among those of the next. */

@@ -21,19 +21,31 @@ typedef enum ag_fault {
     AG_FAULT_ZERO,
     AG_FAULT_TRANSPOSED, /* the last two axes in the other order, a vector backwards */
     AG_FAULT_ROLLED,     /* every entry where the one before it should be */
-    AG_FAULT_DROPPED,    /* the last entry is 0 */
+    AG_FAULT_DROPPED,    /* the last entry that is not 0 becomes 0 */
+    AG_FAULT_TERM,       /* what comes from the last entries of dy is left out of all sums */
     AG_FAULT_OVERWRITES, /* what arrived from later operations is lost: += as = */
     AG_FAULT_STALE,      /* the rule reads values rolled by one entry .. */
     AG_FAULT_DRIFTED,    /* .. or times 1.001, as after a step of learning */
+    /* Wrong in one of two uses: where nothing is recorded, as in ag_backward, which is done by
+     * fused rules if there are any; and where gradients are recorded, by AG_CREATE_GRAPH. */
+    AG_FAULT_SIGN_FUSED,
+    AG_FAULT_SIGN_RECORDED,
+    AG_FAULT_SLIGHT_FUSED,
+    AG_FAULT_SLIGHT_RECORDED,
+    AG_FAULT_ZERO_FUSED,
+    AG_FAULT_ZERO_RECORDED,
     AG_FAULTS
 } ag_fault;
+
+/* Where no entry of dx is a sum over entries of dy, a term dropped is an entry dropped. */
+#define ONE_TERM (1u << AG_FAULT_TERM)
 
 /* One row of a table: an operation. */
 typedef struct ag_mutated_op {
     const char *op;
     unsigned inputs;     /* bit i: input i has a gradient, and every fault in it is a mutant */
-    unsigned equivalent; /* bit f: fault f changes nothing .. */
-    const char *because; /* .. and why */
+    unsigned equivalent; /* bit f: fault f changes nothing, or is another one .. */
+    const char *because; /* .. and why; the reason for ONE_TERM is known */
     struct {
         const char *name;
         ag_rule rule;
@@ -69,11 +81,13 @@ void ag_right_rule(const ag_node *node, ag_var dy, ag_var *dx);
 ag_var ag_slope_of_gelu(ag_var x);
 ag_var ag_slope_of_gelu_tanh(ag_var x);
 
-/* Checks each mutant until a case notices it, with a line for each into file (mutants_run.c);
- * the exit status: 1 if one survived. */
-int ag_mutants_run(const ag_mutant *mutants, int n, bool json, FILE *file);
+/* Checks each mutant until a case notices it, with a line for each into file (mutants_run.c).
+ * A mutant is killed by a verdict about its gradient. One that only raises an error is refused: it
+ * says nothing about the checks, and does not count among those that an operation needs. The exit
+ * status: 1 if one survived, or if refusals leave an operation with too few. */
+int ag_mutants_run(const ag_mutant *mutants, int n, uint64_t seed, bool json, FILE *file);
 
 /* `attograd check --mutants [asked]`: those of one operation, or of all if asked is NULL. */
-int ag_mutants_check(const char *asked, bool json);
+int ag_mutants_check(const char *asked, uint64_t seed, bool json);
 
 #endif

@@ -355,7 +355,7 @@ const ag_mutated_op ag_mutated_rows[] = {
         { "gain not summed", rms_norm_unsummed } } },
     { "cross_entropy",
       FIRST,
-      0,
+      ONE_TERM,
       NULL,
       { { "no one-hot", cross_entropy_no_target },
         { "sum for mean", cross_entropy_sum },

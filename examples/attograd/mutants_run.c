@@ -3,47 +3,72 @@
 #include "mutants.h"
 #include "report.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* What became of a mutant. */
+typedef enum fate {
+    SURVIVED,
+    KILLED, /* a case has seen that its gradient is wrong */
+    REFUSED /* it raised an error, so that no gradient was judged */
+} fate;
+
+static const char *const fate_names[] = { "SURVIVED", "killed", "refused" };
+
 typedef struct outcome {
-    const ag_op_case *by; /* the case that noticed; NULL if none did */
+    fate fate;
+    const ag_op_case *by; /* the case that decided; NULL if it survived */
     bool second;
     ag_gradcheck_report report;
     int checks;
 } outcome;
 
-static bool notices(const ag_gradcheck_report *report)
+static fate fate_of(const ag_gradcheck_report *report)
 {
-    return report->verdict != AG_VERDICT_PASS && report->verdict != AG_VERDICT_KINK &&
-           report->verdict != AG_VERDICT_INCONCLUSIVE;
+    switch (report->verdict) {
+    case AG_VERDICT_PASS:
+    case AG_VERDICT_KINK:
+    case AG_VERDICT_INCONCLUSIVE:
+        return SURVIVED;
+    case AG_VERDICT_ERROR:
+        return REFUSED;
+    default:
+        return KILLED;
+    }
 }
 
-/* The cases of the mutant's operation at one point, in one order. */
-static bool check_cases(const ag_mutant *mutant, int point, bool second, outcome *result)
+/* The cases of the mutant's operation at one point, in one order: whether one of them killed it. An
+ * error is remembered, but another case may still tell more. */
+static bool check_cases(const ag_mutant *mutant, int point, bool second, uint64_t seed,
+                        outcome *result)
 {
     for (int i = 0; i < ag_op_case_count(); i++) {
         const ag_op_case *op = ag_op_case_at(i);
+        ag_gradcheck_report report;
         if (strcmp(op->covers, mutant->op))
             continue;
-        ag_op_case_check(op, second, point, 1, mutant->rule, &result->report);
+        ag_op_case_check(op, second, point, seed, mutant->rule, &report);
         result->checks++;
-        if (!notices(&result->report))
+        fate seen = fate_of(&report);
+        if (seen == SURVIVED || (seen == REFUSED && result->fate == REFUSED))
             continue;
+        result->fate = seen;
         result->by = op;
         result->second = second;
-        return true;
+        result->report = report;
+        if (seen == KILLED)
+            return true;
     }
     return false;
 }
 
-static outcome judge(const ag_mutant *mutant)
+static outcome judge(const ag_mutant *mutant, uint64_t seed)
 {
-    outcome result = { .by = NULL };
+    outcome result = { .fate = SURVIVED };
     for (int second = 0; second < 2; second++)
         for (int point = 0; point < ag_op_case_points(second); point++)
-            if (check_cases(mutant, point, second, &result))
+            if (check_cases(mutant, point, second, seed, &result))
                 return result;
     return result;
 }
@@ -73,8 +98,8 @@ static void print_text(const ag_mutant *mutant, const outcome *result, FILE *fil
     char name[64], place[64];
     const ag_gradcheck_report *report = &result->report;
     describe_mutant(mutant, name, sizeof name);
-    fprintf(file, "%-8s  %-16s  %-32s  ", result->by ? "killed" : "SURVIVED", mutant->op, name);
-    if (!result->by) {
+    fprintf(file, "%-8s  %-16s  %-34s  ", fate_names[result->fate], mutant->op, name);
+    if (result->fate == SURVIVED) {
         fprintf(file, "%d checks see nothing\n", result->checks);
         return;
     }
@@ -92,7 +117,8 @@ static void print_json(const ag_mutant *mutant, const outcome *result, FILE *fil
     char place[64];
     fprintf(file, "{\"op\":\"%s\",\"mutant\":\"%s\",\"input\":", mutant->op, mutant->name);
     fprintf(file, mutant->input < 0 ? "null" : "%d", mutant->input);
-    fprintf(file, ",\"checks\":%d,\"killed\":%s", result->checks, result->by ? "true" : "false");
+    fprintf(file, ",\"checks\":%d,\"killed\":%s,\"refused\":%s", result->checks,
+            result->fate == KILLED ? "true" : "false", result->fate == REFUSED ? "true" : "false");
     if (result->by) {
         fprintf(file, ",\"case\":\"%s%s\",\"verdict\":\"%s\"", result->by->name,
                 result->second ? "/second" : "", ag_verdict_name(result->report.verdict));
@@ -104,23 +130,50 @@ static void print_json(const ag_mutant *mutant, const outcome *result, FILE *fil
     fprintf(file, "}\n");
 }
 
-int ag_mutants_run(const ag_mutant *mutants, int n, bool json, FILE *file)
+/* How many of each fate there are. */
+typedef struct tally {
+    int of[3];
+} tally;
+
+static void print_tally(const tally *t, int n, uint64_t seed, double seconds, bool json, FILE *file)
 {
-    int killed = 0;
-    double start = ag_report_now();
-    for (int i = 0; i < n; i++) {
-        outcome result = judge(&mutants[i]);
-        (json ? print_json : print_text)(&mutants[i], &result, file);
-        fflush(file);
-        killed += result.by != NULL;
-    }
-    double seconds = ag_report_now() - start;
     fprintf(file,
             json ? "{\"event\":\"done\",\"mutants\":%d,\"killed\":%d,\"survived\":%d,"
-                   "\"seconds\":%.3f}\n"
-                 : "%d mutants, %d killed, %d survived; %.2f s\n",
-            n, killed, n - killed, seconds);
-    return killed < n;
+                   "\"refused\":%d,\"seed\":%" PRIu64 ",\"seconds\":%.3f}\n"
+                 : "%d mutants, %d killed, %d survived, %d refused; seed %" PRIu64 "; %.2f s\n",
+            n, t->of[KILLED], t->of[SURVIVED], t->of[REFUSED], seed, seconds);
+}
+
+/* Whether an operation has enough mutants, besides those that were refused. */
+static bool has_enough(const char *op, int refused)
+{
+    int count = ag_mutant_count(op) - refused;
+    if (count >= AG_FEWEST_MUTANTS)
+        return true;
+    fprintf(stderr, "attograd check: the operation %s has %d mutants%s; at least %d are needed\n",
+            op, count, refused > 0 ? " that raise no error" : "", AG_FEWEST_MUTANTS);
+    return false;
+}
+
+int ag_mutants_run(const ag_mutant *mutants, int n, uint64_t seed, bool json, FILE *file)
+{
+    tally all = { { 0 } };
+    int refused = 0; /* of the same operation, whose mutants stand together */
+    bool enough = true;
+    double start = ag_report_now();
+    for (int i = 0; i < n; i++) {
+        outcome result = judge(&mutants[i], seed);
+        (json ? print_json : print_text)(&mutants[i], &result, file);
+        fflush(file);
+        all.of[result.fate]++;
+        refused += result.fate == REFUSED;
+        if (refused > 0 && (i + 1 == n || strcmp(mutants[i].op, mutants[i + 1].op))) {
+            enough = has_enough(mutants[i].op, refused) && enough;
+            refused = 0;
+        }
+    }
+    print_tally(&all, n, seed, ag_report_now() - start, json, file);
+    return all.of[SURVIVED] > 0 || !enough;
 }
 
 /* ---- The command ---- */
@@ -142,19 +195,13 @@ static int unknown_operation(const char *asked)
 static bool all_have_mutants(void)
 {
     bool good = true;
-    for (int i = 0; i < ag_op_count(); i++) {
-        const ag_op *op = ag_op_at(i);
-        int count = ag_mutant_count(op->name);
-        if (!op->vjp || count >= AG_FEWEST_MUTANTS)
-            continue;
-        fprintf(stderr, "attograd check: the operation %s has %d mutants; at least %d are needed\n",
-                op->name, count, AG_FEWEST_MUTANTS);
-        good = false;
-    }
+    for (int i = 0; i < ag_op_count(); i++)
+        if (ag_op_at(i)->vjp)
+            good = has_enough(ag_op_at(i)->name, 0) && good;
     return good;
 }
 
-int ag_mutants_check(const char *asked, bool json)
+int ag_mutants_check(const char *asked, uint64_t seed, bool json)
 {
     int n = 0;
     ag_mutant mutant, *mutants = malloc((size_t)ag_mutant_count(NULL) * sizeof *mutants);
@@ -167,7 +214,7 @@ int ag_mutants_check(const char *asked, bool json)
         if (!asked || !strcmp(mutant.op, asked))
             mutants[n++] = mutant;
     bool complete = all_have_mutants();
-    int status = ag_mutants_run(mutants, n, json, stdout);
+    int status = ag_mutants_run(mutants, n, seed, json, stdout);
     free(mutants);
     return complete && n > 0 ? status : 1;
 }

@@ -121,6 +121,23 @@ static ag_var with_axis(const ag_node *node, ag_var dy)
     return ag_unsqueeze(dy, axis);
 }
 
+/* dy to the first entry alone of those that were reduced. */
+static void only_the_first(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    ag_var wide = with_axis(node, dy);
+    ag_right_rule(node, dy, dx);
+    if (ag_is_none(wide))
+        return;
+    ag_shape in = shape_of(node, 0), kept = ag_shape_of(wide);
+    int axis = 0;
+    while (axis < in.rank && in.dims[axis] == kept.dims[axis])
+        axis++;
+    if (axis == in.rank) /* one entry: it is the first */
+        return;
+    ag_var rest = ag_scale(ag_slice(dx[0], axis, 1, AG_END, 1), 0.0);
+    dx[0] = ag_concat((ag_var[]){ wide, rest }, 2, axis);
+}
+
 /* dy to every entry of x. */
 static void every_entry(const ag_node *node, ag_var dy, ag_var *dx)
 {
@@ -307,6 +324,7 @@ static void concat_swapped(const ag_node *node, ag_var dy, ag_var *dx)
 /* ---- The table ---- */
 
 #define READS (1u << AG_FAULT_STALE | 1u << AG_FAULT_DRIFTED)
+#define SIGNS (1u << AG_FAULT_SIGN | 1u << AG_FAULT_SIGN_FUSED | 1u << AG_FAULT_SIGN_RECORDED)
 #define DRIFTS (1u << AG_FAULT_DRIFTED)
 static const char linear[] = "the rule reads no values";
 static const char pieces[] = "the rule reads only which piece the values are on";
@@ -326,19 +344,27 @@ const ag_mutated_op ag_mutated_shapes[] = {
         { "both chosen", both_chosen } } },
     { "masked_fill",
       FIRST,
-      DRIFTS,
+      DRIFTS | ONE_TERM,
       pieces,
       { { "no mask", just_dy }, { "mask inverted", mask_inverted } } },
     { "cast",
       FIRST,
-      READS | 1u << AG_FAULT_SIGN,
+      READS | SIGNS | ONE_TERM,
       there_and_back,
       { { "sign, on the way to f32", cast_sign } } },
-    { "sum", FIRST, READS, linear, { { "not broadcast", just_dy }, { "1 / n", mean_for_sum } } },
-    { "max", FIRST, DRIFTS, pieces, { { "every entry", every_entry }, { "the losers", losers } } },
+    { "sum",
+      FIRST,
+      READS | ONE_TERM,
+      linear,
+      { { "only to the first", only_the_first }, { "1 / n", mean_for_sum } } },
+    { "max",
+      FIRST,
+      DRIFTS | ONE_TERM,
+      pieces,
+      { { "every entry", every_entry }, { "the losers", losers } } },
     { "logsumexp",
       FIRST,
-      0,
+      ONE_TERM,
       NULL,
       { { "no softmax", every_entry }, { "the largest alone", logsumexp_as_max } } },
     { "cumsum",
@@ -370,21 +396,21 @@ const ag_mutated_op ag_mutated_shapes[] = {
         { "slope at y", affine_gelu_of_y } } },
     { "permute",
       FIRST,
-      READS,
+      READS | ONE_TERM,
       linear,
       { { "not permuted", permute_not_at_all }, { "permuted forwards", permute_forwards } } },
-    { "reshape", FIRST, READS, linear, { { NULL, NULL } } },
-    { "slice", FIRST, READS, linear, { { NULL, NULL } } },
-    { "unslice", FIRST, READS, linear, { { NULL, NULL } } },
-    { "flip", FIRST, READS, linear, { { "not flipped", just_dy } } },
+    { "reshape", FIRST, READS | ONE_TERM, linear, { { NULL, NULL } } },
+    { "slice", FIRST, READS | ONE_TERM, linear, { { NULL, NULL } } },
+    { "unslice", FIRST, READS | ONE_TERM, linear, { { NULL, NULL } } },
+    { "flip", FIRST, READS | ONE_TERM, linear, { { "not flipped", just_dy } } },
     { "broadcast_to",
       FIRST,
       READS,
       linear,
       { { "not summed", broadcast_unsummed }, { "1 / n", mean_for_sum } } },
-    { "sum_to", FIRST, READS, linear, { { "1 / n", mean_for_sum } } },
-    { "contiguous", FIRST, READS, linear, { { NULL, NULL } } },
-    { "concat", 0xf, READS, linear, { { "parts swapped", concat_swapped } } },
+    { "sum_to", FIRST, READS | ONE_TERM, linear, { { "1 / n", mean_for_sum } } },
+    { "contiguous", FIRST, READS | ONE_TERM, linear, { { NULL, NULL } } },
+    { "concat", 0xf, READS | ONE_TERM, linear, { { "parts swapped", concat_swapped } } },
     { "gather_rows",
       1u << 0 | 1u << 2,
       DRIFTS,
@@ -393,7 +419,7 @@ const ag_mutated_op ag_mutated_shapes[] = {
         { "broadcast operand not summed", gather_unsummed } } },
     { "scatter_add_rows",
       FIRST,
-      DRIFTS,
+      DRIFTS | ONE_TERM,
       whole,
       { { "only the last of a repeated index", scatter_to_last } } },
     { NULL, 0, 0, NULL, { { NULL, NULL } } },

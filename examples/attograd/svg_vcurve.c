@@ -47,27 +47,70 @@ static void draw_band(FILE *file, double from, double to, const char *fill)
             from, TOP - STRIP, to - from, BOTTOM - TOP + STRIP, fill);
 }
 
-static void draw_band_name(FILE *file, double x, const char *anchor, const char *first,
-                           const char *second)
+/* Text that stays readable on top of curves: a white edge first, then the ink. */
+static void draw_haloed(FILE *file, const char *place, const char *anchor, const char *text)
 {
-    fprintf(file,
-            "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" font-size=\"12\">%s</text>\n"
-            "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" font-size=\"12\">%s</text>\n",
-            x, TOP - STRIP + 15, anchor, first, x, TOP - STRIP + 29, anchor, second);
+    static const char *const passes[] = { "stroke=\"#ffffff\" stroke-width=\"4\" "
+                                          "stroke-linejoin=\"round\" fill=\"#ffffff\"",
+                                          "fill=\"" AG_SVG_INK "\"" };
+    for (int pass = 0; pass < 2; pass++)
+        fprintf(file, "<text %s text-anchor=\"%s\" font-size=\"12\" %s>%s</text>\n", place, anchor,
+                passes[pass], text);
 }
 
-static void draw_regions(FILE *file, const ag_vcurve *curve)
+enum { NARROW = 66 }; /* a band without room for its name above the plot */
+
+/* In two lines above the plot; where the band is narrow, upwards from its foot. */
+static void draw_band_name(FILE *file, double from, double to, const char *first,
+                           const char *second)
 {
-    double border = curve->border > 0.0 ? place_x(curve->border) : RIGHT;
-    draw_band(file, LEFT, border, "#eef3f9");
-    draw_band_name(file, (LEFT + border) / 2, "middle", "rounding dominates", "(order 8 in f64)");
-    if (border >= RIGHT)
-        return;
-    draw_band(file, border, RIGHT, "#fdf3e4");
-    if (RIGHT - border > 76)
-        draw_band_name(file, (RIGHT + border) / 2, "middle", "truncation", "dominates");
-    else
-        draw_band_name(file, RIGHT - 2, "end", "truncation", "dominates");
+    double x = (from + to) / 2;
+    if (to - from > NARROW) {
+        fprintf(file,
+                "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" font-size=\"12\">%s</text>\n"
+                "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" font-size=\"12\">%s</text>\n",
+                x, TOP - STRIP + 15, first, x, TOP - STRIP + 29, second);
+    } else if (to - from > 15) {
+        char place[96], name[64];
+        snprintf(place, sizeof place, "transform=\"translate(%.1f %.1f) rotate(-90)\"", x + 4,
+                 BOTTOM - 8);
+        snprintf(name, sizeof name, "%s %s", first, second);
+        draw_haloed(file, place, "start", name);
+    }
+}
+
+static const struct {
+    const char *fill, *first, *second;
+} regions[] = { [AG_V_ROUNDING] = { "#eef3f9", "rounding dominates", "(order 8 in f64)" },
+                [AG_V_TRUNCATION] = { "#fdf3e4", "truncation", "dominates" },
+                [AG_V_KINK] = { "#f8e6ee", "across", "a kink" } };
+
+static double clamp_x(double x)
+{
+    return fmin(fmax(x, LEFT), RIGHT);
+}
+
+static void draw_regions(FILE *file, const ag_vcurve *curve, bool names)
+{
+    ag_v_band bands[3];
+    int n = ag_vcurve_bands(curve, bands);
+    for (int i = 0; i < n; i++) {
+        double from = i == 0 ? LEFT : clamp_x(place_x(bands[i].from));
+        double to = i + 1 == n ? RIGHT : clamp_x(place_x(bands[i].to));
+        ag_v_cause cause = bands[i].cause;
+        if (names)
+            draw_band_name(file, from, to, regions[cause].first, regions[cause].second);
+        else
+            draw_band(file, from, to, regions[cause].fill);
+    }
+}
+
+/* Whether a name stands upwards at the right. */
+static bool last_band_is_narrow(const ag_vcurve *curve)
+{
+    ag_v_band bands[3];
+    int n = ag_vcurve_bands(curve, bands);
+    return n > 1 && RIGHT - clamp_x(place_x(bands[n - 1].from)) <= NARROW;
 }
 
 static void draw_axes(FILE *file, const ag_vcurve *curve)
@@ -94,7 +137,7 @@ static void draw_axes(FILE *file, const ag_vcurve *curve)
     }
     ag_svg_line(file, LEFT, BOTTOM, RIGHT, BOTTOM, "stroke=\"" AG_SVG_QUIET "\"");
     fprintf(file,
-            "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">step h, in units of the entry"
+            "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">step h (x moves by ± h, ± 2h, ..)"
             "</text>\n"
             "<text transform=\"translate(24 %.1f) rotate(-90)\" text-anchor=\"middle\">"
             "%s error of the derivative</text>\n",
@@ -149,14 +192,15 @@ static void draw_choice(FILE *file, const ag_vcurve *curve)
     ag_svg_line(file, x - 7, y, x + 7, y, "stroke=\"" AG_SVG_INK "\" stroke-width=\"2.5\"");
     fprintf(file, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"" AG_SVG_INK "\"/>\n", x,
             place_y(ag_vcurve_error(curve, curve->numeric)));
-    bool room = RIGHT - x > 90;
-    double beside = room ? x + 8 : x - 8;
-    fprintf(file,
-            "<g font-size=\"12\" text-anchor=\"%s\" paint-order=\"stroke\" stroke=\"#ffffff\""
-            " stroke-width=\"4\">\n"
-            "<text x=\"%.1f\" y=\"%.1f\">h = %.2g</text>\n"
-            "<text x=\"%.1f\" y=\"%.1f\">bound %.0e</text>\n</g>\n",
-            room ? "start" : "end", beside, BOTTOM - 23, curve->step, beside, BOTTOM - 8, bound);
+    bool room = RIGHT - x > (last_band_is_narrow(curve) ? 130 : 90);
+    const char *anchor = room ? "start" : "end";
+    char place[48], text[48];
+    for (int line = 0; line < 2; line++) {
+        snprintf(place, sizeof place, "x=\"%.1f\" y=\"%.1f\"", room ? x + 8 : x - 8,
+                 BOTTOM - 23 + 15 * line);
+        snprintf(text, sizeof text, line ? "bound %.0e" : "h = %.3g", line ? bound : curve->step);
+        draw_haloed(file, place, anchor, text);
+    }
 }
 
 static void draw_legend(FILE *file, const ag_vcurve *curve)
@@ -189,9 +233,10 @@ bool ag_svg_vcurve(FILE *file, const void *what)
     char title[192];
     snprintf(title, sizeof title, "%s: numeric derivatives by %s", curve->name, curve->place);
     ag_svg_begin(file, 760, 520, title);
-    draw_regions(file, curve);
+    draw_regions(file, curve, false);
     draw_axes(file, curve);
     draw_curves(file, curve);
+    draw_regions(file, curve, true);
     draw_choice(file, curve);
     draw_legend(file, curve);
     return ag_svg_end(file);

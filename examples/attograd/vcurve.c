@@ -1,6 +1,6 @@
 /* attograd vcurve: what a numeric derivative is worth at each step. */
 #include "vcurve.h"
-#include "cases.h"
+#include "case_names.h"
 #include "commands.h"
 #include "files.h"
 #include "options.h"
@@ -21,8 +21,11 @@ static bool find_case(const char *name, int *place)
 {
     *place = ag_case_find(name);
     if (*place < 0) {
-        fprintf(stderr, "attograd vcurve: unknown case '%s'; the cases are: ", name);
-        ag_case_list(stderr);
+        char names[256];
+        fprintf(stderr,
+                "attograd vcurve: unknown case '%s'; did you mean %s? check --list names all "
+                "cases: those without suffix\n",
+                name, ag_case_suggest(name, true, names, sizeof names));
         return false;
     }
     if (ag_case_has_gradient(*place))
@@ -44,16 +47,30 @@ static bool read_settings(int argc, char **argv, settings *s)
            find_case(name, &s->place);
 }
 
+#define OUT "attograd vcurve: --out"
+#define CSV "attograd vcurve: --csv"
+
+/* Before anything is computed. */
+static bool can_write(const settings *s)
+{
+    return (!s->out || ag_file_can_be_written(OUT, s->out)) &&
+           (!s->csv || ag_file_can_be_written(CSV, s->csv));
+}
+
 int ag_cmd_vcurve(int argc, char **argv)
 {
     static ag_vcurve curve;
     settings s;
-    int status = 2;
-    if (!read_settings(argc, argv, &s) || !ag_vcurve_measure(&curve, s.place, s.entry, &status))
-        return status;
-    if (s.out && !ag_file_write("attograd vcurve: --out", s.out, ag_svg_vcurve, &curve))
+    int status;
+    if (!read_settings(argc, argv, &s))
+        return 2;
+    if (!can_write(&s))
         return 1;
-    if (s.csv && !ag_file_write("attograd vcurve: --csv", s.csv, ag_vcurve_write_csv, &curve))
+    if (!ag_vcurve_measure(&curve, s.place, s.entry, &status))
+        return status;
+    if (s.out && !ag_file_write(OUT, s.out, ag_svg_vcurve, &curve))
+        return 1;
+    if (s.csv && !ag_file_write(CSV, s.csv, ag_vcurve_write_csv, &curve))
         return 1;
     ag_vcurve_print_summary(&curve);
     if (!s.out)

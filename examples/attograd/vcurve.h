@@ -3,9 +3,7 @@
 #ifndef AG_EXAMPLES_VCURVE_H
 #define AG_EXAMPLES_VCURVE_H
 
-#include <attograd.h>
-
-#include <stdio.h>
+#include "cases.h"
 
 enum { AG_V_ORDERS = 4, AG_V_DTYPES = 2, AG_V_STEPS = 101 };
 
@@ -34,6 +32,7 @@ typedef struct ag_vcurve {
     double
         rounding;  /* of order 8 in f64: the error is about this / h where rounding dominates .. */
     double border; /* .. below this step; above it truncation does. 0: it does so nowhere */
+    double kink;   /* from this step on order 8 reaches across a kink. 0: it does so nowhere */
 } ag_vcurve;
 
 /* The error of a quotient; NaN if the function was not finite there. */
@@ -44,6 +43,20 @@ double ag_vcurve_error(const ag_vcurve *curve, double quotient);
 
 /* Measures case i at an entry. False with a line on stderr, and the exit status in *status. */
 bool ag_vcurve_measure(ag_vcurve *curve, int i, int64_t entry, int *status);
+
+/* The smallest step h at which x +- 4 h lies across a kink, x being entry k of an input; 0 if there
+ * is none up to the largest step (vcurve_kink.c). */
+double ag_vcurve_kink(const ag_vcurve *curve, const ag_case_setup *setup, ag_var input, int64_t k);
+
+/* What makes the error of order 8 in f64, from step to step. */
+typedef enum ag_v_cause { AG_V_ROUNDING, AG_V_TRUNCATION, AG_V_KINK } ag_v_cause;
+typedef struct ag_v_band {
+    ag_v_cause cause;
+    double from, to; /* 0 and INFINITY at the ends */
+} ag_v_band;
+
+/* Up to three bands, from small to large steps; their number. */
+int ag_vcurve_bands(const ag_vcurve *curve, ag_v_band bands[3]);
 
 /* For 80 columns: the curves, and every sixth step as numbers (vcurve_print.c). */
 void ag_vcurve_print(const ag_vcurve *curve);

@@ -256,13 +256,20 @@ static double typical_rounding(const ag_vcurve *curve)
     return median(products, n);
 }
 
+/* Whether the error at a step has nothing to do with a kink. */
+static bool is_smooth(const ag_vcurve *curve, int step)
+{
+    return isfinite(error_at(curve, step)) &&
+           !(curve->kink > 0.0 && curve->steps[step] >= curve->kink);
+}
+
 /* Of five neighbours: a curve that changes its sign has an error of 0 on the way. */
 static double smooth_error(const ag_vcurve *curve, int step)
 {
     double errors[5];
     int n = 0;
     for (int i = step - 2; i <= step + 2; i++)
-        if (i >= 0 && i < AG_V_STEPS && isfinite(error_at(curve, i)))
+        if (i >= 0 && i < AG_V_STEPS && is_smooth(curve, i))
             errors[n++] = error_at(curve, i);
     return median(errors, n);
 }
@@ -284,7 +291,7 @@ static void find_border(ag_vcurve *curve)
     int last = -1;
     curve->rounding = typical_rounding(curve);
     for (int i = 0; i < AG_V_STEPS; i++) {
-        if (!isfinite(error_at(curve, i)))
+        if (!is_smooth(curve, i))
             continue;
         if (!is_truncation(curve, i))
             break;
@@ -293,6 +300,19 @@ static void find_border(ag_vcurve *curve)
     curve->border = last >= 0 && last + 1 < AG_V_STEPS
                         ? sqrt(curve->steps[last] * curve->steps[last + 1])
                         : 0.0;
+}
+
+int ag_vcurve_bands(const ag_vcurve *curve, ag_v_band bands[3])
+{
+    const double starts[] = { [AG_V_TRUNCATION] = curve->border, [AG_V_KINK] = curve->kink };
+    int n = 1;
+    bands[0] = (ag_v_band){ AG_V_ROUNDING, 0.0, INFINITY };
+    for (int cause = AG_V_TRUNCATION; cause <= AG_V_KINK; cause++)
+        if (starts[cause] > 0.0) {
+            bands[n - 1].to = starts[cause];
+            bands[n++] = (ag_v_band){ (ag_v_cause)cause, starts[cause], INFINITY };
+        }
+    return n;
 }
 
 /* ---- The whole ---- */
@@ -308,6 +328,9 @@ static bool measure(measurement *m, ag_vcurve *curve, int64_t entry)
             measure_step(m, curve, d, i);
     measure_complex_step(m, curve);
     ask_checker(m, curve);
+    int64_t k = curve->entry;
+    ag_var input = input_of(&m->setups[F64], &k);
+    curve->kink = ag_vcurve_kink(curve, &m->setups[F64], input, k);
     find_border(curve);
     return true;
 }

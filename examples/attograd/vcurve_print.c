@@ -31,6 +31,8 @@ void ag_vcurve_print_summary(const ag_vcurve *curve)
         printf("; above h = %.2g truncation dominates\n", curve->border);
     else
         printf("; there is no truncation to be seen\n");
+    if (curve->kink > 0.0)
+        printf("order 8 reaches x +- 4 h: above h = %.2g that is across a kink\n", curve->kink);
     if (curve->step > 0.0)
         printf("the checker: h = %.3g, %s %.1e, bound %.1e: %s\n", curve->step,
                kind_of_error(curve), ag_vcurve_error(curve, curve->numeric), bound_of(curve),
@@ -116,21 +118,35 @@ static void print_labels(void)
     printf("         %.*s\n", length, line);
 }
 
-/* "<---- rounding ---->|<-- truncation -->" */
+/* A name in the middle of line[from .. to - 1], or none if there is no room for it. */
+static void name_band(char *line, int from, int to, ag_v_cause cause)
+{
+    static const char *const names[][3] = { { " rounding ", " round. ", "" },
+                                            { " truncation ", " trunc. ", "" },
+                                            { " across a kink ", " kink ", "" } };
+    int k = 0;
+    while ((int)strlen(names[cause][k]) > to - from)
+        k++;
+    int length = (int)strlen(names[cause][k]);
+    memcpy(line + (from + to - length) / 2, names[cause][k], (size_t)length);
+}
+
+/* "<---- rounding ----|-- truncation -->" */
 static void print_regions(const ag_vcurve *curve)
 {
-    int border = curve->border > 0.0 ? column_of(curve->border) : COLUMNS - 2;
-    char line[COLUMNS + 8];
+    ag_v_band bands[3];
+    char line[COLUMNS];
+    int n = ag_vcurve_bands(curve, bands), start = 0;
     memset(line, '-', sizeof line);
+    for (int i = 0; i < n; i++) {
+        int end = i + 1 < n ? column_of(bands[i].to) : COLUMNS - 1;
+        end = end < start ? start : end > COLUMNS - 1 ? COLUMNS - 1 : end;
+        if (end - start > 1)
+            name_band(line, start + 1, end, bands[i].cause);
+        line[end] = '|';
+        start = end;
+    }
     line[0] = '<';
-    if (border > 12)
-        memcpy(line + border / 2 - 5, " rounding ", 10);
-    if (border > 0 && border < COLUMNS)
-        line[border] = '|';
-    if (COLUMNS - border > 14)
-        memcpy(line + (COLUMNS + border) / 2 - 6, " truncation ", 12);
-    else if (COLUMNS - border > 7)
-        memcpy(line + border + 1, "trunc.", 6);
     line[COLUMNS - 1] = '>';
     printf("         %.*s\n", COLUMNS, line);
 }

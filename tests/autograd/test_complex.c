@@ -356,3 +356,18 @@ Test(complex, tensors)
     cr_expect_eq(ag_status(ctx), AG_ERR_DTYPE);
     ag_context_free(ctx);
 }
+
+/* Where several win, each has its share of the imaginary part, as it has of the gradient. */
+Test(complex, ties_are_shared_as_in_backward)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_var real = ag_constant(ctx, AG_SHAPE(3), (double[]){ 2, 1, 2 });
+    ag_var x = complex_leaf(ctx, ag_value(real), (double[]){ 3, 5, 9 });
+    ag_var first = ag_slice(x, 0, 0, 1, 1), last = ag_slice(x, 0, 2, 3, 1);
+    ag_var results[] = { ag_max(x, 0, 0), ag_maximum(first, last), ag_minimum(last, first) };
+    for (int i = 0; i < 3; i++) {
+        cr_expect_eq(ag_tensor_at(ag_value(results[i]), 0), 2.0);
+        cr_expect_float_eq(ag_tensor_imaginary_at(ag_value(results[i]), 0) / H, 6.0, 1e-12);
+    }
+    ag_context_free(ctx);
+}

@@ -90,7 +90,7 @@ Test(bad_input, values)
 
 Test(bad_input, of_a_v_curve)
 {
-    expect_refused("vcurve sofmax", NULL, 2, "unknown case 'sofmax'", "softmax/masked");
+    expect_refused("vcurve sofmax", NULL, 2, "unknown case 'sofmax'", "did you mean softmax");
     expect_refused("vcurve argmax", NULL, 2, "argmax", "has no gradient");
     expect_refused("vcurve tanh --entry 12", NULL, 2, "--entry 12", "valid: 0 to 11");
     expect_refused("vcurve tanh --entry -1", NULL, 2, "--entry -1", "valid: 0 to 11");

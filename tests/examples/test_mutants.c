@@ -5,6 +5,8 @@
 #include "../../examples/attograd/mutants.h"
 
 #include <criterion/criterion.h>
+#include <criterion/redirect.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,7 +82,7 @@ static lines run(const ag_mutant *mutants, int n, bool json)
     lines result = { .text = NULL };
     FILE *file = open_memstream(&result.text, &result.size);
     cr_assert(file);
-    result.status = ag_mutants_run(mutants, n, json, file);
+    result.status = ag_mutants_run(mutants, n, 1, json, file);
     fclose(file);
     return result;
 }
@@ -93,8 +95,9 @@ Test(mutants, all_are_noticed)
     for (int i = 0; i < n; i++)
         mutants[i] = ag_mutant_at(i);
     lines result = run(mutants, n, false);
-    char expected[64];
-    snprintf(expected, sizeof expected, "\n%d mutants, %d killed, 0 survived; ", n, n);
+    char expected[96];
+    snprintf(expected, sizeof expected, "\n%d mutants, %d killed, 0 survived, 0 refused; seed 1; ",
+             n, n);
     cr_expect_eq(result.status, 0);
     cr_expect(strstr(result.text, expected), "%s", result.text);
     cr_expect(!strstr(result.text, "SURVIVED"));
@@ -108,7 +111,7 @@ Test(mutants, what_is_left_out_changes_nothing)
     for (int i = 0; i < ag_op_count(); i++)
         for (int f = 0; f < AG_FAULTS; f++) {
             const char *name = ag_op_at(i)->name, *why = ag_mutant_left_out(name, (ag_fault)f);
-            if (!why)
+            if (!why || f == AG_FAULT_TERM)
                 continue;
             ag_mutant mutant = ag_mutant_of(name, (ag_fault)f, 0);
             lines result = run(&mutant, 1, false);
@@ -119,6 +122,42 @@ Test(mutants, what_is_left_out_changes_nothing)
         }
     cr_expect(left_out > 30);
     cr_expect_null(ag_mutant_left_out("no such operation", AG_FAULT_STALE));
+}
+
+/* Where a dropped term is left out, each entry of dx is there or is not, but never a part of it
+ * (but for rounding, which the check moves). */
+static ag_rule forgetting;
+
+static void comparing(const ag_node *node, ag_var dy, ag_var *dx)
+{
+    ag_var less[4] = { AG_NONE, AG_NONE, AG_NONE, AG_NONE };
+    forgetting(node, dy, less);
+    ag_right_rule(node, dy, dx);
+    for (int i = 0; i < ag_node_input_count(node); i++)
+        for (int64_t k = 0; ag_node_needs(node, i) && k < ag_tensor_count(ag_value(dx[i])); k++) {
+            double got = ag_tensor_at(ag_value(less[i]), k);
+            double right = ag_tensor_at(ag_value(dx[i]), k);
+            cr_expect(got == 0.0 || fabs(got / right - 1.0) < 1e-6, "%s: %g for %g",
+                      ag_node_op(node)->name, got, right);
+        }
+}
+
+Test(mutants, a_term_is_left_out_where_there_are_no_sums)
+{
+    int left_out = 0;
+    ag_gradcheck_report report;
+    for (int k = 0; k < ag_op_case_count(); k++) {
+        const char *op = ag_op_case_at(k)->covers;
+        if (!ag_mutant_left_out(op, AG_FAULT_TERM))
+            continue;
+        for (int input = 0; input < 4; input++) {
+            forgetting = ag_mutant_of(op, AG_FAULT_TERM, input).rule;
+            ag_op_case_check(ag_op_case_at(k), false, 0, 1, comparing, &report);
+        }
+        left_out++;
+    }
+    cr_expect(left_out > 40);
+    cr_expect_null(ag_mutant_left_out("matmul", AG_FAULT_TERM));
 }
 
 /* ---- A survivor ---- */
@@ -132,19 +171,21 @@ Test(mutants, a_survivor_is_reported)
     cr_expect_eq(result.status, 1);
     cr_expect(!strncmp(result.text, "killed    softmax", 17), "%s", result.text);
     cr_expect(strstr(result.text, "\nSURVIVED  softmax"), "%s", result.text);
-    cr_expect(strstr(result.text, "\n2 mutants, 1 killed, 1 survived; "), "%s", result.text);
+    cr_expect(strstr(result.text, "\n2 mutants, 1 killed, 1 survived, 0 refused; "), "%s",
+              result.text);
     free(result.text);
 
     result = run(both, 2, true);
     cr_expect_eq(result.status, 1);
     const char *survivor = "\n{\"op\":\"softmax\",\"mutant\":\"the right rule\",\"input\":0,"
-                           "\"checks\":21,\"killed\":false}\n";
+                           "\"checks\":21,\"killed\":false,\"refused\":false}\n";
     cr_expect(strstr(result.text, survivor), "%s", result.text);
-    cr_expect(strstr(result.text, "\"killed\":1,\"survived\":1,"), "%s", result.text);
+    cr_expect(strstr(result.text, "\"killed\":1,\"survived\":1,\"refused\":0,\"seed\":1,"), "%s",
+              result.text);
     free(result.text);
 }
 
-/* A rule that fails is noticed too. */
+/* A rule that fails gives no gradient to be judged: that proves nothing. */
 static void failing(const ag_node *node, ag_var dy, ag_var *dx)
 {
     (void)dy, (void)dx;
@@ -155,15 +196,101 @@ Test(mutants, a_rule_that_fails)
 {
     ag_mutant mutant = { "softmax", "fails", -1, failing };
     lines result = run(&mutant, 1, false);
-    cr_expect_eq(result.status, 0);
+    cr_expect_eq(result.status, 0, "there are enough others");
+    cr_expect(!strncmp(result.text, "refused   softmax", 17), "%s", result.text);
     cr_expect(strstr(result.text, "softmax: error: softmax: no rule\n"), "%s", result.text);
+    cr_expect(strstr(result.text, "\n1 mutants, 0 killed, 0 survived, 1 refused; "), "%s",
+              result.text);
     free(result.text);
     result = run(&mutant, 1, true);
-    cr_expect(strstr(result.text,
-                     "\"input\":null,\"checks\":1,\"killed\":true,\"case\":\"softmax\","
-                     "\"verdict\":\"error\"}\n"),
+    cr_expect(strstr(result.text, ",\"killed\":false,\"refused\":true,\"case\":\"softmax\","
+                                  "\"verdict\":\"error\"}\n"),
               "%s", result.text);
     free(result.text);
+}
+
+/* So many of an operation's that too few are left which are judged. */
+Test(mutants, too_many_that_fail, .init = cr_redirect_stderr)
+{
+    int n = ag_mutant_count("tanh") - AG_FEWEST_MUTANTS + 1;
+    ag_mutant *mutants = calloc((size_t)n, sizeof *mutants);
+    cr_assert(mutants);
+    for (int i = 0; i < n; i++)
+        mutants[i] = (ag_mutant){ "tanh", "fails", -1, failing };
+    for (int fewer = 0; fewer < 2; fewer++) {
+        lines result = run(mutants, n - fewer, false);
+        cr_expect_eq(result.status, fewer ? 0 : 1);
+        free(result.text);
+    }
+    free(mutants);
+    fflush(stderr);
+    cr_assert_stderr_eq_str("attograd check: the operation tanh has 4 mutants that raise no error; "
+                            "at least 5 are needed\n");
+}
+
+/* ---- An entry dropped ---- */
+
+/* With this seed none of the last entries of max is the largest of its row: their gradient is 0. */
+Test(mutants, an_entry_that_is_dropped_was_there)
+{
+    ag_mutant mutant = ag_mutant_of("max", AG_FAULT_DROPPED, 0);
+    lines result = { .text = NULL };
+    FILE *file = open_memstream(&result.text, &result.size);
+    cr_assert(file);
+    cr_expect_eq(ag_mutants_run(&mutant, 1, 9, false, file), 0);
+    fclose(file);
+    cr_expect(!strncmp(result.text, "killed ", 7), "%s", result.text);
+    free(result.text);
+}
+
+/* ---- Wrong in one of two uses ---- */
+
+/* d tanh(x) / dx by the usual way, or recorded. */
+static double slope(ag_rule rule, double x, unsigned flags)
+{
+    ag_context *ctx = ag_context_new(&(ag_context_options){ .dtype = AG_F64 });
+    ag_var v = ag_require_gradient(ag_scalar(ctx, x)), g;
+    ag_try_rule(ctx, ag_op_find("tanh"), rule);
+    cr_assert(ag_grad(ag_tanh(v), &v, 1, &g, flags), "%s", ag_error_message(ctx));
+    double value = ag_item(g);
+    ag_context_free(ctx);
+    return value;
+}
+
+Test(mutants, wrong_in_one_use_alone)
+{
+    double right_slope = slope(NULL, 0.5, 0);
+    ag_rule fused = ag_mutant_of("tanh", AG_FAULT_SIGN_FUSED, 0).rule;
+    ag_rule recorded = ag_mutant_of("tanh", AG_FAULT_SIGN_RECORDED, 0).rule;
+    cr_expect_float_eq(slope(fused, 0.5, 0), -right_slope, 1e-15);
+    cr_expect_float_eq(slope(fused, 0.5, AG_CREATE_GRAPH), right_slope, 1e-15);
+    cr_expect_float_eq(slope(recorded, 0.5, 0), right_slope, 1e-15);
+    cr_expect_float_eq(slope(recorded, 0.5, AG_CREATE_GRAPH), -right_slope, 1e-15);
+}
+
+/* ---- The seed ---- */
+
+Test(mutants, seed)
+{
+    ag_mutant mutant = ag_mutant_of("tanh", AG_FAULT_SIGN, 0);
+    lines by_seed[2];
+    for (int i = 0; i < 2; i++) {
+        FILE *file = open_memstream(&by_seed[i].text, &by_seed[i].size);
+        cr_assert(file);
+        cr_expect_eq(ag_mutants_run(&mutant, 1, 8 + (uint64_t)i, false, file), 0);
+        fclose(file);
+    }
+    size_t first = strcspn(by_seed[0].text, "\n");
+    cr_expect(strncmp(by_seed[0].text, by_seed[1].text, first), "other numbers: %s",
+              by_seed[0].text);
+    for (int i = 0; i < 2; i++)
+        free(by_seed[i].text);
+    ag_test_run ran = ag_test_program("check --mutants tanh --seed 9", NULL);
+    cr_expect(ran.status == 0 && strstr(ran.output, " 0 refused; seed 9; "), "%s", ran.output);
+    ag_test_run_free(&ran);
+    ran = ag_test_program("check --mutants tanh --seed 9 --json", NULL);
+    cr_expect(ran.status == 0 && strstr(ran.output, ",\"seed\":9,"), "%s", ran.output);
+    ag_test_run_free(&ran);
 }
 
 /* ---- The command ---- */
@@ -192,12 +319,12 @@ static void expect_line(const char *line)
 {
     char mutant[64], input[8], name[64], at[64];
     int checks = 0, used = 0;
-    int read =
-        sscanf(line,
-               "{\"op\":\"matmul\",\"mutant\":\"%63[^\"]\",\"input\":%7[^,],\"checks\":%d,"
-               "\"killed\":true,\"case\":\"%63[^\"]\",\"verdict\":\"fail\",\"at\":\"%63[^\"]\""
-               "}%n",
-               mutant, input, &checks, name, at, &used);
+    int read = sscanf(line,
+                      "{\"op\":\"matmul\",\"mutant\":\"%63[^\"]\",\"input\":%7[^,],\"checks\":%d,"
+                      "\"killed\":true,\"refused\":false,\"case\":\"%63[^\"]\",\"verdict\":"
+                      "\"fail\",\"at\":\"%63[^\"]\""
+                      "}%n",
+                      mutant, input, &checks, name, at, &used);
     cr_expect(read == 5 && line[used] == '\0', "%s", line);
     cr_expect(checks > 0 && !strncmp(name, "matmul", 6) && !strncmp(at, "input ", 6), "%s", line);
 }
@@ -217,7 +344,7 @@ Test(mutants, json)
         }
         int read = sscanf(line,
                           "{\"event\":\"done\",\"mutants\":%d,\"killed\":%d,\"survived\":%d,"
-                          "\"seconds\":%lf}%n",
+                          "\"refused\":0,\"seed\":1,\"seconds\":%lf}%n",
                           &mutants, &killed, &survived, &seconds, &used);
         cr_expect(read == 4 && line[used] == '\0', "%s", line);
         cr_expect(mutants == n && killed == n && survived == 0);

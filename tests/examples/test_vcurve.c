@@ -76,6 +76,50 @@ Test(vcurve, without_a_bend)
     cr_expect_str_eq(c->place, "input 0 [0,0]");
 }
 
+/* ---- Kinks ---- */
+
+/* Where steps reach across a kink no order is of use, and below that all are exact. */
+Test(vcurve, across_a_kink_is_no_truncation)
+{
+    static const char *const names[] = { "relu", "abs", "max", "maximum", "minimum" };
+    for (int i = 0; i < 5; i++) {
+        ag_vcurve *c = measured(names[i], AG_V_MOST_BENT);
+        ag_v_band bands[3];
+        cr_assert(c->kink > 0.0 && c->kink < 1.0, "%s: %g", names[i], c->kink);
+        cr_expect_eq(c->border, 0.0, "%s: no truncation, but above %g", names[i], c->border);
+        cr_assert_eq(ag_vcurve_bands(c, bands), 2);
+        cr_expect(bands[1].cause == AG_V_KINK && bands[1].from == bands[0].to);
+        for (int k = 0; k < AG_V_STEPS; k++) {
+            double error = error_at(c, 1, 8, k);
+            if (c->steps[k] > 1e-6)
+                cr_expect(c->steps[k] < c->kink ? error < 1e-9 : error > 1e-6,
+                          "%s: error %g at %g, kink from %g on", names[i], error, c->steps[k],
+                          c->kink);
+        }
+    }
+}
+
+Test(vcurve, what_is_smooth_has_no_kink)
+{
+    static const char *const names[] = { "tanh", "matmul",    "reciprocal",  "log",
+                                         "pow",  "attention", "transformer", "layer_norm" };
+    for (int i = 0; i < 8; i++) {
+        ag_vcurve *c = measured(names[i], AG_V_MOST_BENT);
+        cr_expect_eq(c->kink, 0.0, "%s: %g", names[i], c->kink);
+    }
+}
+
+/* Both: it bends, and further away there is a kink. */
+Test(vcurve, a_bend_and_a_kink)
+{
+    ag_vcurve *c = measured("feed_forward/relu", AG_V_MOST_BENT);
+    cr_expect(c->kink > 0.0 && c->border == 0.0);
+    ag_vcurve both = { .border = 0.01, .kink = 0.1 };
+    ag_v_band bands[3];
+    cr_assert_eq(ag_vcurve_bands(&both, bands), 3);
+    cr_expect(bands[1].cause == AG_V_TRUNCATION && bands[1].from == 0.01 && bands[1].to == 0.1);
+}
+
 /* One in four of the cases that have a gradient: neighbours are alike. */
 Test(vcurve, a_sample_of_all_cases)
 {
@@ -108,6 +152,12 @@ Test(vcurve, text)
     ag_test_run_free(&run);
     run = ag_test_program("vcurve attention/full --entry 3", NULL);
     expect_narrow(run.output);
+    ag_test_run_free(&run);
+    run = ag_test_program("vcurve minimum", NULL);
+    expect_narrow(run.output);
+    cr_expect(strstr(run.output, "that is across a kink\n") && strstr(run.output, " rounding -") &&
+                  strstr(run.output, "|- kink ->\n") && !strstr(run.output, "truncation dom"),
+              "%s", run.output);
     ag_test_run_free(&run);
 }
 
@@ -142,4 +192,85 @@ Test(vcurve, picture_and_numbers)
               "and the head, the checker's and backward's: %d", lines);
     free(csv);
     ag_test_folder_remove(folder);
+}
+
+static char *picture_of(const char *name)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *file = open_memstream(&text, &size);
+    cr_assert(file && ag_svg_vcurve(file, measured(name, AG_V_MOST_BENT)));
+    fclose(file);
+    return text;
+}
+
+static int times(const char *text, const char *what)
+{
+    int count = 0;
+    while ((text = strstr(text, what))) {
+        count++;
+        text++;
+    }
+    return count;
+}
+
+/* What lies on top of curves is drawn twice, a white edge first: not all programs know
+ * paint-order. */
+Test(vcurve, labels_have_an_edge_everywhere)
+{
+    char *svg = picture_of("attention");
+    cr_expect(!strstr(svg, "paint-order"));
+    cr_expect_eq(times(svg, ">bound "), 2);
+    cr_expect(strstr(svg, "stroke=\"#ffffff\"") < strstr(svg, ">bound "));
+    cr_expect(strstr(svg, "step h (x moves by ± h, ± 2h, ..)") && !strstr(svg, "in units of"));
+    cr_expect(strstr(svg, ">truncation</text>") && strstr(svg, ">dominates</text>"));
+    free(svg);
+}
+
+/* A band without room for its name has it upwards. */
+Test(vcurve, names_of_bands_stay_within_them)
+{
+    char *svg = picture_of("minimum");
+    cr_expect(strstr(svg, ">across</text>") && !strstr(svg, ">truncation</text>"));
+    free(svg);
+    svg = picture_of("abs");
+    cr_expect(!strstr(svg, ">across</text>"));
+    const char *name = strstr(svg, ">across a kink</text>");
+    cr_expect(name != NULL && strstr(svg, "rotate(-90)\" text-anchor=\"start\"") < name);
+    free(svg);
+}
+
+/* Before anything is computed it is known whether all can be written, and nothing is left behind.
+ */
+Test(vcurve, files_that_cannot_be_written)
+{
+    char folder[64], words[256], path[128];
+    ag_test_folder(folder, sizeof folder);
+    snprintf(path, sizeof path, "%s/v.svg", folder);
+    snprintf(words, sizeof words, "vcurve tanh --out %s --csv %s/no/v.csv", path, folder);
+    ag_test_run run = ag_test_program(words, NULL);
+    cr_expect_eq(run.status, 1);
+    cr_expect(strstr(run.errors, "attograd vcurve: --csv: cannot write ") == run.errors, "%s",
+              run.errors);
+    cr_expect_str_empty(run.output);
+    cr_expect_null(ag_test_read(path, NULL), "no picture either");
+    ag_test_run_free(&run);
+    snprintf(words, sizeof words, "vcurve tanh --out %s --csv /dev/full", path);
+    run = ag_test_program(words, NULL);
+    cr_expect_eq(run.status, 1);
+    cr_expect(strstr(run.errors, "--csv: cannot write /dev/full: No space left") != NULL, "%s",
+              run.errors);
+    cr_expect_str_empty(run.output);
+    ag_test_run_free(&run);
+    ag_test_folder_remove(folder);
+}
+
+Test(vcurve, unknown_case)
+{
+    ag_test_run run = ag_test_program("vcurve atention", NULL);
+    cr_expect_eq(run.status, 2);
+    cr_expect(strstr(run.errors, "unknown case 'atention'; did you mean attention, "), "%s",
+              run.errors);
+    cr_expect(times(run.errors, "\n") == 1 && !strstr(run.errors, "/second"));
+    ag_test_run_free(&run);
 }
