@@ -9,6 +9,7 @@
 #define BACKWARD_ROUNDINGS 32.0 /* units of eps times the terms that it is a sum of .. */
 #define ROUNDING_SAFETY 8.0     /* .. and its spread, as measured, times this .. */
 #define SINGLE_ROUNDINGS 4.0    /* .. or so many units of f32's eps */
+#define WIDE 4.0                /* a bound that is wide is less sure, too: so many times it */
 #define STEP_SAFETY 2.0         /* a complex step has rounding errors like the gradient's */
 
 /* ---- Judging ---- */
@@ -107,7 +108,7 @@ static ag_judgement judge(const ag_check *check, const ag_direction *direction,
     double gap = fabs(analytic - numeric.middle);
     if (m->kink && gap > judgement.bound && gap <= judgement.bound + 2.0 * m->bend)
         return judgement; /* several kinks at once, which may cancel in the derivatives of L */
-    if (!(gap <= judgement.bound))
+    if (!(gap <= (judgement.narrow ? 1.0 : WIDE) * judgement.bound))
         judgement.verdict = AG_VERDICT_FAIL;
     else if (judgement.narrow && !m->kink)
         judgement.verdict = AG_VERDICT_PASS;

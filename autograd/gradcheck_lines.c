@@ -15,18 +15,31 @@ typedef struct path {
     const ag_direction *direction;
 } path;
 
+/* sqrt(sum_i (c_i y_i)^2), in a way that no square overflows, or is lost. */
+static double size_of(const ag_check *check, const ag_tensor *y, double largest)
+{
+    double squares = 0.0;
+    for (int64_t i = 0; i < check->results && largest > 0.0; i++) {
+        double part = check->cotangent[i] * ag_tensor_at(y, i) / largest;
+        squares += part * part;
+    }
+    return largest * sqrt(squares);
+}
+
 /* L(t) - L(0) = sum_i c_i (y_i(t) - y_i(0)): differences first, so that what does not
  * move adds no rounding. */
 static void compare_results(const ag_check *check, const ag_tensor *y, ag_probe *probe)
 {
+    double largest = 0.0;
     for (int64_t i = 0; i < check->results; i++) {
         double c = check->cotangent[i], now = ag_tensor_at(y, i), move = c * (now - check->y[i]);
         probe->change += move;
         probe->movement += fabs(move);
-        probe->size = hypot(probe->size, c * now); /* no square, which could overflow */
         probe->total += fabs(c * now);
+        largest = fmax(largest, fabs(c * now));
     }
-    probe->usable = isfinite(probe->change) && isfinite(probe->size);
+    probe->size = size_of(check, y, largest);
+    probe->usable = isfinite(probe->change) && isfinite(probe->total);
 }
 
 /* f where the inputs are now, which is not where they were given. There it may fail, as a

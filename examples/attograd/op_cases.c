@@ -190,10 +190,12 @@ static ag_var attend(const ag_var *x, int64_t heads, bool causal, ag_var lengths
                      &(ag_attend_options){ .heads = heads, .causal = causal, .lengths = lengths });
 }
 
-/* Of keys [.., t, d], a number for each leading place, at most t. */
+/* Of keys [.., t, d], a number for each leading place, at most t: for t = 3 all, some, none. */
 static ag_var lengths_of(ag_context *c, ag_var keys)
 {
-    return labels_below(c, keys, 2, size_of(keys, -2) + 1);
+    ag_shape shape = ag_shape_of(keys);
+    shape.rank = shape.rank > 2 ? shape.rank - 2 : 0;
+    return indices_like(c, shape, PATTERN(3, 2, 0, 4, 1, 3), size_of(keys, -2) + 1);
 }
 
 F(attend, ag_attend(x[0], x[1], x[2], NULL))
