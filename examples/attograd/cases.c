@@ -210,6 +210,11 @@ void ag_case_note(ag_case_result *result, const ag_gradcheck_report *report)
         result->verdict = report->verdict;
     if (report->message[0] && !result->message[0])
         snprintf(result->message, sizeof result->message, "%s", report->message);
+    if (report->contradictions > 0)
+        ag_case_complain(result,
+                         "complex steps and differences contradict each other in %lld entries: "
+                         "a complex form is wrong",
+                         (long long)report->contradictions);
     if (report->entries == 0)
         return;
     bool worse = first || !(worst <= result->worst);

@@ -78,6 +78,20 @@ static void free_cases(struct criterion_test_params *params)
     cr_free(params->params);
 }
 
+/* An operation whose complex form is wrong is not right because nothing failed. */
+Test(check_cases, contradictions_fail)
+{
+    ag_case_result result = { .name = "div", .verdict = AG_VERDICT_PASS };
+    ag_gradcheck_report report = { .verdict = AG_VERDICT_INCONCLUSIVE, .entries = 4 };
+    report.inconclusive = 2;
+    ag_case_note(&result, &report);
+    cr_expect(!ag_case_failed(&result));
+    report.contradictions = 2;
+    ag_case_note(&result, &report);
+    cr_expect(ag_case_failed(&result) && strstr(result.message, "in 2 entries"), "%s",
+              result.message);
+}
+
 ParameterizedTestParameters(check_cases, passes)
 {
     int n = ag_case_count(), *cases = cr_malloc((size_t)n * sizeof *cases);
