@@ -1,5 +1,6 @@
 /* What a gradient check says: that the report is about what fails, names the range and the kind of
  * the fault, and tells where nothing was compared; as a sentence and as JSON. */
+#include "../json.h"
 #include "spoilt.h"
 
 #include <attograd.h>
@@ -395,90 +396,18 @@ Test(checker_reports, options_out_of_range)
 
 /* ---- JSON ---- */
 
-/* Where the value ends that begins at c; NULL if it is no JSON (RFC 8259), with no white space. */
-static const char *value_end(const char *c);
-
-static const char *string_end(const char *c)
-{
-    if (*c++ != '"')
-        return NULL;
-    for (; *c != '"'; c++) {
-        if ((unsigned char)*c < 0x20)
-            return NULL;
-        if (*c != '\\')
-            continue;
-        c++;
-        if (!*c || !strchr("\"\\/bfnrtu", *c) ||
-            (*c == 'u' && strspn(c + 1, "0123456789abcdefABCDEF") < 4))
-            return NULL;
-    }
-    return c + 1;
-}
-
-static const char *digits_end(const char *c)
-{
-    size_t n = strspn(c, "0123456789");
-    return n > 0 ? c + n : NULL;
-}
-
-static const char *number_end(const char *c)
-{
-    c += *c == '-';
-    bool zero = *c == '0';
-    const char *end = digits_end(c);
-    if (!end || (zero && end > c + 1))
-        return NULL;
-    if (*end == '.')
-        end = digits_end(end + 1);
-    if (end && *end == 'e')
-        end = digits_end(end + 1 + (end[1] == '-' || end[1] == '+'));
-    return end;
-}
-
-/* An object, or else a list. */
-static const char *members_end(const char *c, bool object)
-{
-    char close = object ? '}' : ']';
-    if (*++c == close)
-        return c + 1;
-    for (;; c++) {
-        if (object) {
-            c = string_end(c);
-            if (!c || *c++ != ':')
-                return NULL;
-        }
-        c = value_end(c);
-        if (!c || *c == close)
-            return c ? c + 1 : NULL;
-        if (*c != ',')
-            return NULL;
-    }
-}
-
-static const char *value_end(const char *c)
-{
-    static const char *const words[] = { "true", "false", "null" };
-    for (int i = 0; i < 3; i++)
-        if (!strncmp(c, words[i], strlen(words[i])))
-            return c + strlen(words[i]);
-    return *c == '{'   ? members_end(c, true)
-           : *c == '[' ? members_end(c, false)
-           : *c == '"' ? string_end(c)
-                       : number_end(c);
-}
-
 static void expect_json(const ag_gradcheck_report *report, const char *part)
 {
     char text[4096];
     printed(ag_gradcheck_print_json, report, text, sizeof text);
-    const char *end = *text == '{' ? value_end(text) : NULL;
-    cr_expect(end && !strcmp(end, "\n"), "no JSON in a line: %s", text);
+    const char *end = *text == '{' ? ag_test_json_end(text) : NULL, *line = strchr(text, '\n');
+    cr_expect(end && !*end && line && line + 1 == end, "no JSON in a line: %s", text);
     cr_expect(strstr(text, part), "'%s' should hold '%s'", text, part);
 }
 
 static bool is_json(const char *text)
 {
-    const char *end = value_end(text);
+    const char *end = ag_test_json_end(text);
     return end && !*end;
 }
 

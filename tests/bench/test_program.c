@@ -1,8 +1,8 @@
 /* The program bench: what it refuses, and that its JSON is JSON. */
 #include "../examples/program.h"
+#include "../json.h"
 
 #include <criterion/criterion.h>
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -58,81 +58,6 @@ Test(bench_program, an_unknown_instruction_set_is_an_error)
     ag_test_run_free(&run);
 }
 
-/* ---- Each reads one value of JSON and returns what is behind it; NULL if there is none ---- */
-
-static const char *read_value(const char *at);
-
-static const char *skip_space(const char *at)
-{
-    while (at && isspace((unsigned char)*at))
-        at++;
-    return at;
-}
-
-static const char *read_string(const char *at)
-{
-    if (*at++ != '"')
-        return NULL;
-    for (; *at != '"'; at++) {
-        if ((unsigned char)*at < 0x20)
-            return NULL;
-        if (*at == '\\' && !strchr("\"\\/bfnrtu", *++at))
-            return NULL;
-    }
-    return at + 1;
-}
-
-static const char *read_number(const char *at)
-{
-    int used = 0;
-    double value;
-    bool digit = isdigit((unsigned char)at[*at == '-']);
-    return digit && sscanf(at, "%lf%n", &value, &used) == 1 ? at + used : NULL;
-}
-
-static const char *read_word(const char *at, const char *word)
-{
-    return strncmp(at, word, strlen(word)) ? NULL : at + strlen(word);
-}
-
-/* [ value, .. ] or { "key": value, .. } */
-static const char *read_list(const char *at, bool keys)
-{
-    const char last = keys ? '}' : ']';
-    at = skip_space(at + 1);
-    if (*at == last)
-        return at + 1;
-    for (;;) {
-        if (keys) {
-            at = skip_space(read_string(skip_space(at)));
-            if (!at || *at++ != ':')
-                return NULL;
-        }
-        at = skip_space(read_value(at));
-        if (!at || *at == last)
-            return at ? at + 1 : NULL;
-        if (*at++ != ',')
-            return NULL;
-    }
-}
-
-static const char *read_value(const char *at)
-{
-    at = skip_space(at);
-    switch (*at) {
-    case '{':
-        return read_list(at, true);
-    case '[':
-        return read_list(at, false);
-    case '"':
-        return read_string(at);
-    case 'n':
-        return read_word(at, "null");
-    default:
-        return read_number(at);
-    }
-}
-
 Test(bench_program, json_of_each_section)
 {
     static const char *const sections[][2] = {
@@ -146,7 +71,7 @@ Test(bench_program, json_of_each_section)
         snprintf(words, sizeof words, "--quick --json --only %s", sections[i][0]);
         ag_test_run run = run_bench(words);
         cr_expect_eq(run.status, 0, "%s: %s", sections[i][0], run.errors);
-        const char *end = *run.output == '{' ? skip_space(read_value(run.output)) : NULL;
+        const char *end = *run.output == '{' ? ag_test_json_end(run.output) : NULL;
         cr_expect(end && *end == '\0', "no JSON: %s", run.output);
         cr_expect(strstr(run.output, "\"machine\": ["), "%s", run.output);
         cr_expect(strstr(run.output, sections[i][1]), "%s", run.output);

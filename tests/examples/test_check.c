@@ -1,4 +1,5 @@
 /* attograd check: a line a case, JSON in the promised form, exit status. */
+#include "../json.h"
 #include "program.h"
 #include "../../examples/attograd/case_names.h"
 #include "../../examples/attograd/check.h"
@@ -44,6 +45,7 @@ static void expect_case_line(const char *line)
                       "\"at\":\"%n",
                       name, kind, &entries, &failures, &inconclusive, &kinks, &floor, worst, &used);
     cr_assert(read == 8 && used > 0, "%s", line);
+    cr_expect(ag_test_json_end(line) && !*ag_test_json_end(line), "%s", line);
     snprintf(
         rest, sizeof rest,
         "\",\"detail\":\"\",\"message\":\"\",\"replay\":\"./run check %s --seed 1\",\"seed\":1,"
