@@ -262,7 +262,7 @@ static const struct {
 };
 
 static const ag_mutated_op *const tables[] = { ag_mutated_functions, ag_mutated_shapes,
-                                               ag_mutated_rows };
+                                               ag_mutated_matrices, ag_mutated_rows };
 enum { TABLES = sizeof tables / sizeof tables[0] };
 
 static const ag_mutated_op *row_of(const char *op)

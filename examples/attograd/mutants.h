@@ -55,6 +55,7 @@ typedef struct ag_mutated_op {
 /* The tables; each ends with a row without an operation. */
 extern const ag_mutated_op ag_mutated_functions[]; /* mutants_functions.c */
 extern const ag_mutated_op ag_mutated_shapes[];    /* mutants_shapes.c */
+extern const ag_mutated_op ag_mutated_matrices[];  /* mutants_matrices.c */
 extern const ag_mutated_op ag_mutated_rows[];      /* mutants_rows.c */
 
 typedef struct ag_mutant {
