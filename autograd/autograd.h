@@ -452,8 +452,8 @@ typedef ag_var (*ag_function)(ag_context *context, const ag_var *inputs, int n, 
  * comes with a bound on its own error, so that no tolerance has to be guessed. */
 typedef enum ag_verdict {
     AG_VERDICT_PASS,         /* the gradient lies within the bound, and the bound is small */
-    AG_VERDICT_FAIL,         /* it lies outside */
-    AG_VERDICT_INCONCLUSIVE, /* it lies within a bound that is too wide to say much */
+    AG_VERDICT_FAIL,         /* it lies outside; if the bound is wide, outside of four times it */
+    AG_VERDICT_INCONCLUSIVE, /* the bound is too wide to say much, or there is none */
     AG_VERDICT_KINK,         /* there is no derivative here; it is a valid subgradient */
     /* about the function as a whole, with the evidence in the report's message */
     AG_VERDICT_NOT_DETERMINISTIC, /* the same inputs gave other results */
@@ -503,7 +503,7 @@ typedef struct ag_gradcheck_report {
                      is 0 if all are */
     double worst_floor; /* the largest of these */
     /* the entry that is worst, one that fails if any does: its disagreement in units of its bound
-     * (what fails is above 1), and where it is */
+     * (what fails is above 1, or above 4 where the bound is wide), and where it is */
     double worst;
     int input; /* -1 if more than one entry moved */
     char name[64];
@@ -521,8 +521,8 @@ typedef struct ag_gradcheck_report {
                                         halves, down to an entry that fails or to the smallest
                                         range that does, which is the worst then */
     ag_gradcheck_method method;      /* that numeric and bound came from; 0 if there is no entry */
-    double complex_step;             /* what the complex step said there; NaN if it was not taken
-                                        or the entry is at a kink, 0 if there is no entry */
+    double complex_step;             /* what the complex step said there; NaN if it was not
+                                        taken, 0 if there is no entry */
     char no_complex_form[64];        /* the operation for which no complex step could be taken */
     int64_t node;                    /* of a failure: the first operation that f runs, counted .. */
     char op[32];                     /* .. from 0, whose own rule fails; if this is "", there is
