@@ -105,6 +105,34 @@ Test(mutants, all_are_noticed)
     free(mutants);
 }
 
+/* A factor of 1 + 1e-6 is seen in every case, not in one of an operation's; unless the case would
+ * not even see that this input's gradient is missing, because there it is 0 or nobody asks. */
+Test(mutants, a_slight_factor_is_seen_in_every_case)
+{
+    int seen = 0, blind = 0;
+    ag_mutant mutant;
+    for (int m = 0; (mutant = ag_mutant_at(m)).op; m++)
+        for (int i = 0; i < ag_op_case_count(); i++) {
+            const ag_op_case *op = ag_op_case_at(i);
+            ag_gradcheck_report report;
+            if (strcmp(mutant.name, "factor 1 + 1e-6") || strcmp(mutant.op, op->covers) ||
+                op->no_gradient)
+                continue;
+            ag_op_case_check(op, false, 0, 1, mutant.rule, &report);
+            if (report.verdict == AG_VERDICT_FAIL) {
+                seen++;
+                continue;
+            }
+            ag_rule zero = ag_mutant_of(mutant.op, AG_FAULT_ZERO, mutant.input).rule;
+            ag_op_case_check(op, false, 0, 1, zero, &report);
+            cr_expect_neq(report.verdict, AG_VERDICT_FAIL, "%s, input %d", op->name, mutant.input);
+            blind++;
+        }
+    printf("a factor of 1 + 1e-6: seen in %d cases and inputs; %d where none is needed\n", seen,
+           blind);
+    cr_expect(seen > 150, "%d", seen);
+}
+
 Test(mutants, what_is_left_out_changes_nothing)
 {
     int left_out = 0;
