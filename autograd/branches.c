@@ -10,9 +10,9 @@
 #include <float.h>
 #include <math.h>
 
-void ag_branches_watch(ag_context *context, bool watch)
+void ag_branches_watch(ag_context *context)
 {
-    context->tape->watch = (ag_watch){ .on = watch };
+    context->tape->watch = (ag_watch){ .on = true };
 }
 
 /* Whether results are operands, or numbers that they were compared with, and not rounded. */

@@ -65,8 +65,10 @@ bool ag_check_settle(ag_check *check);
 /* Whether it still gives the same bits where the inputs were given, after so many calls. */
 bool ag_check_is_repeatable(ag_check *check);
 
-/* Forgets the error of a call that may fail, unless memory ran out: then the check has stopped. */
-bool ag_check_forgive(ag_check *check);
+/* Calls f where it may fail, such as where a logarithm with a check of its own finds a number below
+ * 0, or with complex inputs: then there is no result, and no callback hears of it. False if the
+ * check has stopped, because memory ran out. */
+bool ag_check_try(ag_check *check, ag_var *y);
 
 /* Whether the inputs are, bit for bit, where they were given, or moved by t along a direction; if
  * not, the check has stopped, and who changes them is told: "the function". */

@@ -90,28 +90,20 @@ static void read_step(const ag_check *check, const ag_tensor *y, double t, ag_co
     step->found = step->found && isfinite(step->scale);
 }
 
-/* Calls f with the inputs as the twins are now. What it records, and its refusals, are nobody's
- * business: the callback is not called for them. False if the check has stopped. */
+/* Calls f with the inputs as the twins are now. False if the check has stopped. */
 static bool call_complex(ag_check *check, double t, ag_complex_step *step)
 {
     ag_context *context = check->context;
-    ag_tape *tape = context->tape;
-    ag_error_callback on_error = context->on_error;
     ag_tape_mark mark = ag_tape_mark_now(context);
-    int no_grad = tape->no_grad;
+    ag_var y;
     *step = (ag_complex_step){ .found = false };
-    tape->not_complex = NULL;
-    context->on_error = NULL;
-    ag_branches_watch(context, true);
+    context->tape->not_complex = NULL;
+    ag_branches_watch(context);
     exchange(check);
-    check->report->calls++;
-    ag_var y = check->f(context, check->inputs, check->n, check->user);
-    if (!context->error && ag_is_valid(y))
+    bool going = ag_check_try(check, &y);
+    if (ag_is_valid(y))
         read_step(check, ag_value(y), t, step); /* y may be an input */
     exchange(check);
-    context->on_error = on_error;
-    tape->no_grad = context->error ? no_grad : tape->no_grad;
-    bool going = !context->error || ag_check_forgive(check);
     ag_tape_rewind(context, mark);
     return going;
 }

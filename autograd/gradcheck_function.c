@@ -52,7 +52,8 @@ bool ag_check_call(ag_check *check, ag_var *y)
     return ag_check_stop(check, AG_VERDICT_ERROR, "%s", check->context->message);
 }
 
-bool ag_check_forgive(ag_check *check)
+/* Forgets an error, unless memory ran out: then the check has stopped. */
+static bool forgive(ag_check *check)
 {
     ag_context *context = check->context;
     char message[sizeof context->message];
@@ -63,6 +64,22 @@ bool ag_check_forgive(ag_check *check)
         return true;
     ag_fail(context, AG_ERR_MEMORY, "%s", message);
     return ag_check_stop(check, AG_VERDICT_ERROR, "%s", message);
+}
+
+bool ag_check_try(ag_check *check, ag_var *y)
+{
+    ag_context *context = check->context;
+    ag_error_callback on_error = context->on_error;
+    int no_grad = context->tape->no_grad;
+    context->on_error = NULL;
+    check->report->calls++;
+    *y = check->f(context, check->inputs, check->n, check->user);
+    context->on_error = on_error;
+    if (!context->error)
+        return true;
+    context->tape->no_grad = no_grad;
+    *y = AG_NONE;
+    return forgive(check);
 }
 
 static double *entries_of(const ag_check *check, int input)
@@ -136,7 +153,7 @@ double *ag_check_numbers(ag_check *check, int64_t count)
 
 static bool keep_result(ag_check *check)
 {
-    ag_branches_watch(check->context, true);
+    ag_branches_watch(check->context);
     ag_var y;
     if (!ag_check_call(check, &y))
         return false;

@@ -48,8 +48,9 @@ double *ag_check_gradients(ag_check *check, unsigned flags)
     ag_tape_rewind(context, mark);
     return check->report->message[0] ? NULL : flat;
 }
+
 /* A rule may be as little deterministic as a function, and change its inputs. */
-static double *find(ag_check *check, unsigned flags)
+static double *repeatable_gradients(ag_check *check, unsigned flags)
 {
     double *once = ag_check_gradients(check, flags);
     const double *twice = once ? ag_check_gradients(check, flags) : NULL;
@@ -68,8 +69,8 @@ static double *find(ag_check *check, unsigned flags)
 
 bool ag_check_find_gradients(ag_check *check)
 {
-    check->usual = find(check, 0);
-    check->recorded = check->usual ? find(check, AG_CREATE_GRAPH) : NULL;
+    check->usual = repeatable_gradients(check, 0);
+    check->recorded = check->usual ? repeatable_gradients(check, AG_CREATE_GRAPH) : NULL;
     return check->recorded != NULL;
 }
 
@@ -80,7 +81,7 @@ bool ag_check_find_gradients(ag_check *check)
 static const double *watched_gradients(ag_check *check, unsigned flags, ag_random *jiggle,
                                        uint64_t *branches)
 {
-    ag_branches_watch(check->context, true);
+    ag_branches_watch(check->context);
     check->context->tape->watch.jiggle = jiggle;
     const double *gradient = ag_check_gradients(check, flags);
     *branches = check->context->tape->watch.branches;

@@ -42,25 +42,6 @@ static void compare_results(const ag_check *check, const ag_tensor *y, ag_probe 
     probe->usable = isfinite(probe->change) && isfinite(probe->total);
 }
 
-/* f where the inputs are now, which is not where they were given. There it may fail, as a
- * logarithm with a check of its own does below 0: then there is no result, and no callback hears
- * of it. False if the check has stopped. */
-static bool try_call(ag_check *check, ag_var *y)
-{
-    ag_context *context = check->context;
-    ag_error_callback on_error = context->on_error;
-    int no_grad = context->tape->no_grad;
-    context->on_error = NULL;
-    check->report->calls++;
-    *y = check->f(context, check->inputs, check->n, check->user);
-    context->on_error = on_error;
-    if (!context->error)
-        return true;
-    context->tape->no_grad = no_grad;
-    *y = AG_NONE;
-    return ag_check_forgive(check);
-}
-
 static bool probe_function(void *user, ag_probe *probe)
 {
     const path *p = user;
@@ -68,8 +49,8 @@ static bool probe_function(void *user, ag_probe *probe)
     ag_tape_mark mark = ag_tape_mark_now(check->context);
     ag_var y;
     ag_check_move(check, p->direction, probe->t);
-    ag_branches_watch(check->context, true);
-    bool going = try_call(check, &y);
+    ag_branches_watch(check->context);
+    bool going = ag_check_try(check, &y);
     probe->branches = check->context->tape->watch.branches;
     if (going && ag_is_valid(y) && ag_tensor_count(ag_value(y)) == check->results)
         compare_results(check, ag_value(y), probe);
@@ -102,7 +83,7 @@ static double slack_of(const ag_check *check, const ag_direction *direction)
  * another of another result. */
 static bool measure_bend(ag_check *check, const ag_direction *direction, double h, double *bend)
 {
-    bool going = true;
+    bool going = true, usable = true;
     ag_tape_mark outer = ag_tape_mark_now(check->context);
     double *bends = ag_check_numbers(check, check->results);
     if (!bends)
@@ -111,16 +92,17 @@ static bool measure_bend(ag_check *check, const ag_direction *direction, double 
         ag_tape_mark mark = ag_tape_mark_now(check->context);
         ag_var y;
         ag_check_move(check, direction, side ? -h : h);
-        going = try_call(check, &y);
-        bool usable = going && ag_is_valid(y) && ag_tensor_count(ag_value(y)) == check->results;
+        going = ag_check_try(check, &y);
+        usable =
+            usable && going && ag_is_valid(y) && ag_tensor_count(ag_value(y)) == check->results;
         for (int64_t i = 0; usable && i < check->results; i++) {
             double move = ag_tensor_at(ag_value(y), i) - check->y[i];
             bends[i] = side ? bends[i] + move : move;
         }
         ag_tape_rewind(check->context, mark);
     }
-    *bend = 0.0;
-    for (int64_t i = 0; going && i < check->results; i++)
+    *bend = usable ? 0.0 : INFINITY;
+    for (int64_t i = 0; usable && i < check->results; i++)
         *bend += fabs(check->cotangent[i] * bends[i]) / h;
     ag_tape_rewind(check->context, outer);
     return going;

@@ -288,8 +288,8 @@ ag_var ag_softmax_over(ag_var x, unsigned axes);
 
 /* ---- Branches that were taken (branches.c) ------------------------------ */
 
-/* Starts anew, or stops. */
-void ag_branches_watch(ag_context *context, bool watch);
+/* Starts anew. Who watches puts the tape's watch back as it was. */
+void ag_branches_watch(ag_context *context);
 
 /* While watching: the operation that has just run. Where the tape says so, its result is moved,
  * each element by a factor of up to 1 +- 3 DBL_EPSILON. */

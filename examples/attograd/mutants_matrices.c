@@ -25,8 +25,9 @@ static ag_var product_of_shape(ag_var a, ag_var b, ag_shape shape, ag_var right)
     return fits ? ag_matmul(a, b) : right;
 }
 
-/* Where all matrices are square, shapes do not reveal a transpose that is missing. */
-static void matmul_untransposed(const ag_node *node, ag_var dy, ag_var *dx)
+/* Of matmul and affine. Where all matrices are square, shapes do not reveal a transpose that is
+ * missing. */
+static void untransposed(const ag_node *node, ag_var dy, ag_var *dx)
 {
     ag_right_rule(node, dy, dx);
     if (needs(node, 0))
@@ -71,15 +72,6 @@ static void affine_bias_mean(const ag_node *node, ag_var dy, ag_var *dx)
                                     (double)ag_shape_count(ag_shape_of(dy)));
 }
 
-static void affine_untransposed(const ag_node *node, ag_var dy, ag_var *dx)
-{
-    ag_right_rule(node, dy, dx);
-    if (needs(node, 0))
-        dx[0] = product_of_shape(dy, input(node, 1), shape_of(node, 0), dx[0]);
-    if (needs(node, 1))
-        dx[1] = product_of_shape(input(node, 0), dy, shape_of(node, 1), dx[1]);
-}
-
 /* dw from the first row alone. */
 static void affine_first_row(const ag_node *node, ag_var dy, ag_var *dx)
 {
@@ -119,7 +111,7 @@ const ag_mutated_op ag_mutated_matrices[] = {
       1u << 0 | 1u << 1,
       0,
       NULL,
-      { { "without transpose", matmul_untransposed },
+      { { "without transpose", untransposed },
         { "factors swapped", matmul_swapped },
         { "broadcast operand not summed", matmul_unsummed } } },
     { "affine",
@@ -128,7 +120,7 @@ const ag_mutated_op ag_mutated_matrices[] = {
       NULL,
       { { "bias not summed", affine_bias_unsummed },
         { "bias averaged", affine_bias_mean },
-        { "without transpose", affine_untransposed },
+        { "without transpose", untransposed },
         { "dw of one row", affine_first_row } } },
     { "affine_gelu",
       0x7,
